@@ -1,0 +1,1 @@
+"""Fairstate's engine: worlds, states, purifiers, methods, and the measurement of all four. It knows no database and no app."""

@@ -1,0 +1,77 @@
+"""Results that are costly and depend on nothing but their key are computed once and kept as files.
+
+The key holds the content of the data, every option used, the seed, threads, torch's version and the source text of the
+modules that compute; whoever changes a line of those never meets an old result. Two processes that want the same thing do
+not both compute it: one waits for the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from engine import checkpoint
+
+SOURCES = (
+    "factors.py",
+    "nets.py",
+    "rows.py",
+    "spec.py",
+    "data",
+    "state",
+    "purify",
+    "world/responses.py",
+)  # what stage I and fitted worlds are made by
+
+
+def folder() -> Path:
+    """`cache/` under RUNS_DIR (default `runs/`)."""
+    return Path(os.environ.get("RUNS_DIR", "runs")) / "cache"
+
+
+@lru_cache(1)
+def source_digest() -> str:
+    """A digest of the code that makes cached results."""
+    root, digest = Path(__file__).parent, hashlib.sha256()
+    for name in SOURCES:
+        path = root / name
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def fetch(
+    kind: str, key: Mapping[str, Any], make: Callable[[], dict[str, Any]], wait: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """The kept result of `make` under `key`, made now if it is not there. `wait` is called while another process makes it
+    and may raise to give up. Only tensors, numbers, text, and dicts and lists of them can be kept."""
+    full = {**key, "kind": kind, "torch": str(torch.__version__), "threads": torch.get_num_threads(), "source": source_digest()}
+    name = hashlib.sha256(json.dumps(full, sort_keys=True).encode()).hexdigest()[:24]
+    path = folder() / f"{kind}-{name}.pt"
+    kept = checkpoint.read_tensors(path)
+    if kept is not None:
+        return kept
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_suffix(".lock"))
+    while True:
+        try:
+            lock.acquire(timeout=0.5)
+            break
+        except Timeout:
+            wait()
+    try:
+        kept = checkpoint.read_tensors(path)
+        if kept is None:
+            kept = make()
+            checkpoint.write_tensors(path, kept)
+        return kept
+    finally:
+        lock.release()

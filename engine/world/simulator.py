@@ -1,0 +1,121 @@
+"""A batched simulator of user sessions: slates in, clicks and patience out (KuaiSim's temper rule with a bound on exposure).
+
+patience₀ = T0 = max_len
+each step: patience += clip(r̄ − 2, −2, 0), r̄ the mean response to the slate; patience −= 1 where the slate's own
+AD = |2·heads − K| / K reaches ad_bound. The user leaves when patience < 1.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from engine import luck as counted
+from engine.contracts import Dataset, Items, Obs, Outcome
+from engine.options import BadInput
+from engine.rows import last_rows
+from engine.spec import WorldConfig
+from engine.world.responses import ResponseModel, ResponseSession
+
+
+class Simulator:
+    """Sessions of B users who start together. All state is in tensors (B, …); nothing loops over users or items.
+
+    `reset` starts sessions, `step` shows slates, `keep` goes on with some of the users. A user who left stays done, with
+    reward 0. `luck` names the random numbers: equal luck, user, step and item give an equal draw under any policy.
+    """
+
+    def __init__(
+        self, items: Items, responses: ResponseModel, start: Dataset, config: WorldConfig, history: int, device: str = "cpu"
+    ) -> None:
+        if config.slate > len(items):
+            raise BadInput(f"world.slate = {config.slate} is not legal: the catalogue has {len(items)} items")
+        if not config.repeats and config.slate * config.max_len > len(items):
+            raise BadInput(
+                f"world.slate × world.max_len = {config.slate * config.max_len} is not legal: without repeats a session needs "
+                f"that many items and the catalogue has {len(items)}"
+            )
+        self.device = torch.device(device)
+        self.items = items.to(self.device)
+        self.responses = responses.to(self.device)
+        self.users, self.slate, self.max_len, self.repeats = start.users, config.slate, config.max_len, config.repeats
+        self.history = history
+        self.sampled = config.responses == "sampled"
+        # Heads are counted as whole numbers: in float32, mirrored slates differ at the bound.
+        self.uneven = math.ceil(config.ad_bound * config.slate - 1e-9)
+        self._start_items, self._start_rewards = (part.to(self.device) for part in last_rows(start, history))
+        self._head = self.items.head.to(torch.uint8)
+
+    def reset(self, users: Tensor, luck: int) -> Obs:
+        """Start a session for each of users (B,)."""
+        users = users.to(self.device)
+        if not len(users) or int(users.min()) < 0 or int(users.max()) >= self.users:
+            raise BadInput(
+                f"users = {users.tolist()[:5]}… is not legal: they must be one or more ids from 0 to {self.users - 1}"
+            )
+        count, known = len(users), self._start_items.shape[1]
+        width = self.history + self.max_len * self.slate
+        self._shown = torch.full((count, width), -1, dtype=torch.int64, device=self.device)
+        self._answers = torch.zeros(count, width, device=self.device)
+        self._shown[:, self.history - known : self.history] = self._start_items[users]
+        self._answers[:, self.history - known : self.history] = self._start_rewards[users]
+        self._users, self._key, self._step = users, counted.key(luck, users), 0
+        self._session: ResponseSession = self.responses.session(users)
+        self._temper = torch.full((count,), float(self.max_len), device=self.device)
+        self._done = torch.zeros(count, dtype=torch.bool, device=self.device)
+        return self._observe()
+
+    def step(self, slate: Tensor) -> Outcome:
+        """Show slates int64 (B,K): distinct items (unless repeats are on, also distinct from all shown before)."""
+        if slate.shape != (len(self._users), self.slate):
+            raise BadInput(f"slate has shape {tuple(slate.shape)}: it must be ({len(self._users)}, {self.slate})")
+        if self._step >= self.max_len:
+            raise BadInput(f"the session is over: no user stays longer than world.max_len = {self.max_len} steps")
+        probability = self._session.probability(slate)
+        clicks = probability
+        if self.sampled:
+            clicks = (counted.uniform(self._key, self._step, slate) < probability).float()
+        clicks = clicks * (~self._done).unsqueeze(1)
+        reward = clicks.mean(1)
+        heads = self._head[slate].sum(1, dtype=torch.int64)
+        penalised = (2 * heads - self.slate).abs() >= self.uneven
+        self._session.observe(slate, clicks)
+        loss = (reward - 2).clamp(-2, 0) - penalised.float()
+        self._temper = torch.where(self._done, self._temper, self._temper + loss)
+        penalised &= ~self._done
+        at = self.history + self._step * self.slate
+        self._shown[:, at : at + self.slate] = slate
+        self._answers[:, at : at + self.slate] = clicks
+        self._step += 1
+        self._done = self._done | (self._temper < 1)
+        if self._step == self.max_len:
+            self._done = torch.ones_like(self._done)
+        return Outcome(self._observe(), clicks, reward, self._done, self._temper, penalised)
+
+    def keep(self, rows: Tensor) -> Obs:
+        """Go on with the users where bool rows (B,) is True, and forget the others."""
+        self._session.keep(rows)
+        for name in ("_shown", "_answers", "_users", "_key", "_temper", "_done"):
+            setattr(self, name, getattr(self, name)[rows])
+        return self._observe()
+
+    def click_probabilities(self) -> Tensor:
+        """(B,I) what each user of the running session would answer to each item now. For evaluation's oracle only: a test
+        proves that no training asks."""
+        return self._session.everything()
+
+    def _observe(self) -> Obs:
+        at = self._step * self.slate
+        width = max(1, min(self.history, self._start_items.shape[1] + at))  # more would be empty for everybody
+        window = slice(at + self.history - width, at + self.history)
+        return Obs(
+            self._users,
+            self._step,
+            self._shown[:, window],
+            self._answers[:, window],
+            min(at, self.history),
+            self._shown[:, self.history : self.history + at],
+            self._done,
+        )
