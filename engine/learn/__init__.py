@@ -1,0 +1,1 @@
+"""Pure helpers that methods share. No trainer class: a method owns its loop."""

@@ -1,0 +1,72 @@
+"""A network that scores every item of the catalogue for a state; the actor of all policies that draw slates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine import nets
+from engine.contracts import Items, Obs, StateView
+
+
+class Scorer(nn.Module):
+    """Logits κ·cos(f(ŝ), e_i) + b_i over the catalogue, ordered heads first (`order`).
+
+    f(ŝ) = ŝ/|ŝ| + residual(inputs), the residual starting at 0; the item vectors e_i, the intercepts b_i and κ start from
+    stage I, so that an untrained scorer ranks items about as predicted clicks do, and all are trained.
+    """
+
+    order: Tensor
+    position: Tensor
+    level: Tensor
+
+    def __init__(self, states: StateView, items: Items, inputs: int, hidden: int, generator: torch.Generator) -> None:
+        super().__init__()
+        width = states.items.shape[1]
+        order = heads_first(items)
+        self.head_items = int(items.head.sum())
+        self.register_buffer("order", order)
+        self.register_buffer("position", order.argsort())
+        self.register_buffer("level", items.log_popularity()[order])
+        self.vectors = nn.Parameter(states.items[order].clone())
+        self.bias = nn.Parameter((states.bias + states.curve)[order].clone())
+        typical = getattr(states, "scale", torch.ones(())) * states.centre.pow(2).sum().add(states.spread.pow(2).sum()).sqrt()
+        self.log_scale = nn.Parameter((typical * states.items.norm(dim=1).mean()).clamp(0.5, 20.0).log().clone())
+        self.residual = nets.mlp((inputs, hidden, width), generator, activation=nn.Tanh, last_gain=0.0)
+
+    def forward(self, inputs: Tensor, state: Tensor) -> Tensor:
+        """(n,I) logits for inputs (n,F) and states (n,D)."""
+        query = F.normalize(F.normalize(state, dim=1) + self.residual(inputs), dim=1)
+        return torch.addmm(self.bias, query, F.normalize(self.vectors, dim=1).T * self.log_scale.exp())
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """Item intercepts move 20 times, item vectors twice as fast as the rest: each is touched by few samples."""
+        rest = [p for name, p in self.named_parameters() if name not in ("vectors", "bias")]
+        return [
+            {"params": rest, "lr": learning_rate},
+            {"params": [self.vectors], "lr": 2 * learning_rate},
+            {"params": [self.bias], "lr": 20 * learning_rate},
+        ]
+
+
+def heads_first(items: Items) -> Tensor:
+    """int64 (I,): item ids, the head items first, otherwise by id."""
+    return (~items.head).int().argsort(stable=True)
+
+
+def places_shown(obs: Obs, position: Tensor, repeats: bool) -> Tensor | None:
+    """int64 (B,n): columns, in the order that `position` (I,) gives the catalogue, of what may not be shown again; None where
+    that is nothing."""
+    return None if repeats or not obs.shown.shape[1] else position[obs.shown]
+
+
+def feasible_heads(heads: Tensor, shown: Tensor | None, head_items: int, items: int, slate: int) -> Tensor:
+    """(B,) the head counts nearest to `heads` (B,) that what is left of each group allows; shown (B,n) as columns."""
+    gone = 0 if shown is None else (shown < head_items).sum(1)
+    total = 0 if shown is None else shown.shape[1]
+    heads_left = torch.full_like(heads, head_items) - gone
+    tails_left = torch.full_like(heads, items - head_items - total) + gone
+    return torch.minimum(torch.maximum(heads, slate - tails_left), heads_left.clamp_max(slate))

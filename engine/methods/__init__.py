@@ -1,0 +1,12 @@
+"""Methods: name → module. A module satisfies `engine.contracts.Method`."""
+
+METHODS = {
+    "random": "engine.methods.random",
+    "popular": "engine.methods.popular",
+    "greedy": "engine.methods.greedy",
+    "fixed_weights": "engine.methods.fixed_weights",
+    "balanced": "engine.methods.balanced",
+    "oracle": "engine.methods.oracle",
+    "a2c": "engine.methods.a2c",
+    "dsrm_hrl": "engine.methods.dsrm_hrl",
+}
