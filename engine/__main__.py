@@ -1,0 +1,212 @@
+"""The command line of the engine: `python -m engine …`. Its names and outputs are a contract (docs/cli.md)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from engine.arguments import Parser, add_spec_options, guarded, say, spec_from
+from engine.options import BadInput, Diverged, Stopped
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; the exit status is 0 done, 1 failed, 2 bad input."""
+    parser = _parser()
+    return guarded(lambda: _dispatch(parser.parse_args(argv)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m engine", description="Train, evaluate and measure; results of runs in the app: runs_db.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+
+    listing = commands.add_parser("list", help="what there is, with every option")
+    listing.add_argument("what", choices=("methods", "purifiers", "datasets"))
+    listing.set_defaults(act=_list)
+
+    train = commands.add_parser("train", help="train and evaluate one run")
+    add_spec_options(train)
+    train.add_argument("--out", type=Path, help="folder to keep the run in (default: a new one under RUNS_DIR/cli)")
+    train.add_argument("--resume", type=Path, metavar="DIR", help="go on with a stopped run; its spec is used")
+    train.set_defaults(act=_train)
+
+    evaluate = commands.add_parser("evaluate", help="evaluate a finished run again")
+    evaluate.add_argument("--run", type=Path, required=True, metavar="DIR")
+    evaluate.add_argument("--episodes", type=int, default=1000, help="distinct test users, at most all (default 1000)")
+    evaluate.add_argument("--lam", type=float, help="λ told to a λ-conditioned manager")
+    evaluate.add_argument("--steps", type=int, help="reverse diffusion steps, 0 to the number trained with")
+    evaluate.add_argument("--seed", type=int, default=0, help="which users and luck (default 0, as in training's evaluation)")
+    evaluate.set_defaults(act=_evaluate)
+
+    report = commands.add_parser("purify-report", help="raw, purified and clean states, measured on unseen users")
+    add_spec_options(report)
+    report.add_argument("--seeds", help="comma-separated; each value then has mean, low and high")
+    report.set_defaults(act=_purify_report)
+
+    data = commands.add_parser("data", help="fetch or inspect a dataset")
+    actions = data.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
+    fetch = actions.add_parser("fetch", help="get a dataset's files")
+    fetch.add_argument("name", choices=("ml-100k",))
+    fetch.add_argument("--to", type=Path, help="folder (default DATA_DIR, else data/)")
+    fetch.set_defaults(act=_fetch)
+    inspect = actions.add_parser("inspect", help="numbers of a dataset")
+    inspect.add_argument("name", help="a name, or a path to a .csv or .parquet log")
+    inspect.add_argument("--set", action="append", default=[], metavar="dataset.OPTION=VALUE", dest="sets")
+    inspect.set_defaults(act=_inspect)
+
+    for command in (listing, train, evaluate, report, fetch, inspect):
+        command.add_argument("--json", action="store_true", help="one JSON value as the last line of stdout")
+    return parser
+
+
+def _dispatch(args: argparse.Namespace) -> int:
+    try:
+        status: int = args.act(args)
+        return status
+    except Stopped as error:
+        say(f"stopped: {error}")
+        return 1
+    except Diverged as error:
+        say(f"failed: {error}")
+        return 1
+
+
+def _print(args: argparse.Namespace, value: Any, text: str) -> int:
+    print(json.dumps(value) if args.json else text)
+    return 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    from engine.catalog import listing
+
+    rows = listing(args.what)
+    lines = []
+    for row in rows:
+        lines.append(f"{row['name']:15} {row['summary']}")
+        for name, field in row["config"].items():
+            lines.append(f"    {name} = {field['default']}: {field['doc']} ({field['range']}; {field['source']})")
+    return _print(args, rows, "\n".join(lines))
+
+
+def _train(args: argparse.Namespace) -> int:
+    from engine import run, spec
+    from engine.cache import folder as cache_folder
+    from engine.recorder import FolderRecorder
+
+    if args.resume is not None:
+        if not (args.resume / run.SPEC).is_file():
+            raise BadInput(f"--resume {str(args.resume)!r} is not legal: it holds no {run.SPEC}; it must be a run's folder")
+        wanted, folder = spec.from_json((args.resume / run.SPEC).read_text()), args.resume
+    else:
+        wanted = spec_from(args)
+        folder = args.out
+        if folder is None:
+            root = cache_folder().parent / "cli"
+            _writable(root)
+            folder = Path(tempfile.mkdtemp(prefix=f"{wanted.method}-{wanted.seed}-", dir=root))
+        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise BadInput(
+                f"--out {str(folder)!r} is not legal: it exists already; give a new or empty folder, or use --resume"
+            )
+    _writable(folder)
+    recorder = FolderRecorder(folder)
+    recorder.listen()
+    try:
+        result = run.run(wanted, recorder, folder)
+    except Stopped as error:
+        say(f"stopped: {error}; go on with: python -m engine train --resume {folder}")
+        return 1
+    finally:
+        recorder.flush()
+    say(f"kept in {folder}")
+    return _print(args, result.metrics, _table({wanted.label(): result.metrics}))
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from engine.run import evaluate_run
+
+    if args.episodes < 1:
+        raise BadInput(f"--episodes {args.episodes} is not legal: it must be 1 or more")
+    if args.seed < 0:
+        raise BadInput(f"--seed {args.seed} is not legal: it must be 0 or more")
+    measured = evaluate_run(args.run, episodes=args.episodes, lam=args.lam, steps=args.steps, luck=args.seed)
+    return _print(args, measured, _table({str(args.run): measured}))
+
+
+def _purify_report(args: argparse.Namespace) -> int:
+    from engine.report import purify_report, seeds_of
+
+    seeds = seeds_of(args.seeds) if args.seeds is not None else None
+    table = purify_report(spec_from(args), seeds, say)
+    return _print(args, table, _table(table))
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    from engine.data import movielens
+    from engine.data.fetch import data_folder
+
+    folder = (args.to or data_folder()) / movielens.NAME
+    if movielens.read(folder) is None:
+        _writable(folder)
+        movielens.download(folder, say)
+    ratings = movielens.read(folder)
+    assert ratings is not None
+    return _print(args, {"name": args.name, "folder": str(folder), "rows": len(ratings[0])}, f"{args.name} is in {folder}")
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from engine.report import inspect
+    from engine.spec import make, parse_sets
+
+    row = inspect(make(dataset=args.name, method="random", settings=parse_sets(args.sets)), say)
+    return _print(args, row, "\n".join(_lines(row)))
+
+
+def _lines(row: dict[str, Any], prefix: str = "") -> list[str]:
+    lines = []
+    for name, value in row.items():
+        if isinstance(value, dict):
+            lines += _lines(value, f"{prefix}{name}.")
+        elif not isinstance(value, list | tuple):
+            lines.append(f"{prefix}{name}: {_number(value)}")
+    return lines
+
+
+def _writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise BadInput(
+            f"folder {str(folder)!r} cannot be written: {error.strerror}; it must be a folder you may write"
+        ) from None
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict) and {"mean", "low", "high"} <= set(value):
+        return "–" if value["mean"] is None else f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+    return "–" if value is None else str(value)
+
+
+def _table(rows: dict[str, dict[str, Any]]) -> str:
+    """Rows of numbers for people; nested values are left to --json."""
+    columns = list(dict.fromkeys(name for row in rows.values() for name, value in row.items() if _flat(value)))
+    body = [["", *columns], *([name, *(_number(row.get(column)) for column in columns)] for name, row in rows.items())]
+    if len(rows) == 1:
+        body = [list(pair) for pair in zip(*body, strict=True)]
+    widths = [max(len(line[place]) for line in body) for place in range(len(body[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in body)
+
+
+def _flat(value: Any) -> bool:
+    return value is None or isinstance(value, int | float) or (isinstance(value, dict) and "mean" in value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

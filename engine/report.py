@@ -1,0 +1,230 @@
+"""Reports: what purification does to states of users that stage I never saw, and what a dataset looks like.
+
+Reports may ask the synthetic world's truth; nothing that trains imports this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine import catalog
+from engine.contracts import Data, Obs
+from engine.metrics import gini
+from engine.options import BadInput, build
+from engine.purify.interest import long_run
+from engine.purify.view import View
+from engine.rows import last_rows
+from engine.run import load_data, make_world, purify
+from engine.spec import RunSpec
+from engine.state.encoder import popularity_level
+from engine.state.stage import Stage
+
+Say = Callable[[str], None]
+MEASURES = (
+    "preference_r2", "category_accuracy", "retrieval", "popularity_r2", "popularity_r2_nonlinear",
+    "silhouette_interest", "silhouette_popularity", "neighbourhood_overlap",
+)  # fmt: skip
+FOLDS, NEIGHBOURS, LEVELS = 5, 20, 5
+HELD_OUT = 3  # every third user of a log whose people are in both worlds is kept from stage I
+
+
+def seeds_of(text: str) -> list[int]:
+    """`"11,15,19"` → [11, 15, 19]. Raises BadInput."""
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise BadInput(f"--seeds {text!r} is not legal: it must be whole numbers with commas, as in 11,15,19") from None
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise BadInput(f"--seeds {text!r} is not legal: seeds must be 0 or more, each given once")
+    return seeds
+
+
+def purify_report(spec: RunSpec, seeds: Sequence[int] | None, say: Say = lambda _: None) -> dict[str, dict[str, Any]]:
+    """{"raw", "projection", "regression", "purified", "clean"} → measure → value, or mean, low and high over seeds.
+
+    Means come with 95 % bootstrap intervals over seeds (percentiles of 10,000 resamples); values that need the truth are None
+    where it is not known. `purified` is the spec's purifier.
+    """
+    torch.set_num_threads(spec.threads)
+    data = load_data(spec)
+    tables = []
+    for number, seed in enumerate(seeds or [spec.seed]):
+        say(f"purify-report: seed {seed} ({number + 1} of {len(seeds or [seed])})")
+        tables.append(_one_report(replace(spec, seed=seed), data, say))
+    if seeds is None:
+        return tables[0]
+    return {row: {name: _interval([table[row][name] for table in tables]) for name in MEASURES} for row in tables[0]}
+
+
+def _one_report(spec: RunSpec, data: Data, say: Say) -> dict[str, dict[str, float | None]]:
+    data, users, full, start = _unseen(data)
+    said = ""
+
+    def watch(what: str, done: float) -> None:
+        nonlocal said
+        if what != said:
+            said = what
+            say(f"  {what}")
+
+    stage = Stage(data, spec.config("state"), spec.seed, watch)
+    views = {}
+    for row, name in (
+        ("raw", "identity"),
+        ("projection", "projection"),
+        ("regression", "regression"),
+        ("purified", spec.purifier),
+    ):
+        own = dict(spec.settings["purifier"]) if name == spec.purifier else {}
+        config = build(catalog.find("purifiers", name).Config, own, "purifier")
+        views[row] = purify(replace(spec, purifier=name, settings={**spec.settings, "purifier": asdict(config)}), stage)
+    items, rewards = full
+    observed = Obs(users, 0, start[0], start[1], 0, torch.zeros(0, 0), torch.zeros(0))
+    label = popularity_level(data.train.items.log_popularity(), *start)
+    known = ((start[0] >= 0) & (start[1] > 0)).any(1)  # a history without a positive has no popularity to tell
+    clean = long_run(stage.evidence, items, rewards)
+    states = {row: view(observed) for row, view in views.items()} | {"clean": clean}
+    scores = {row: _liking(view, states[row]) for row, view in views.items()}
+    factors = stage.disentangled
+    scores["clean"] = clean @ factors.items.T + factors.item_bias
+    return {
+        row: measure(states[row][known], scores[row][known], clean[known], label[known], users[known], data) for row in states
+    }
+
+
+def _unseen(data: Data) -> tuple[Data, Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """(data for stage I, users (n,) it does not see, their full log, and what is known of them at a session's start).
+
+    Where train and test logs belong to the same people, every third user is taken out of the training log.
+    """
+    longest = 1 << 30
+    if not data.shared_users:
+        users = torch.arange(data.test.users)
+        return data, users, last_rows(data.test, longest), last_rows(data.test_start, longest)
+    users = torch.arange(data.train.users)[::HELD_OUT]
+    users = users[data.train.lengths()[users] >= 2]
+    out = torch.zeros(data.train.users, dtype=torch.bool)
+    out[users] = True
+    full, start = last_rows(data.train, longest), last_rows(data.train_start, longest)
+    kept = replace(
+        data,
+        train=data.train.select(~out[data.train.user]),
+        train_start=data.train_start.select(~out[data.train_start.user]),
+        fingerprint=f"{data.fingerprint} less every {HELD_OUT}rd user",
+    )
+    return kept, users, (full[0][users], full[1][users]), (start[0][users], start[1][users])
+
+
+def _liking(view: View, state: Tensor) -> Tensor:
+    """(n,I) predicted logits without the fitted effect of popularity."""
+    return view.predict(state) - view.curve
+
+
+def measure(state: Tensor, score: Tensor, clean: Tensor, label: Tensor, users: Tensor, data: Data) -> dict[str, float | None]:
+    """All measures of states (n,D) of `users` (n,) (docs/purification.md defines each).
+
+    Probes are ridge and logistic regression and gradient boosting, cross-fitted in FOLDS within these users. score (n,I) is
+    how the state ranks items; clean (n,D) the target from the full log; label (n,) the history's popularity.
+    """
+    from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.metrics import silhouette_score
+    from sklearn.model_selection import KFold, cross_val_predict
+
+    truth = data.truth
+    x = ((state - state.mean(0)) / state.std(0).clamp_min(1e-6)).numpy().astype(np.float64)
+    folds = KFold(FOLDS, shuffle=True, random_state=0)
+
+    def r2(model: Any, y: np.ndarray) -> float:
+        predicted = cross_val_predict(model, x, y, cv=folds)
+        return float(1 - ((y - predicted) ** 2).sum() / ((y - y.mean(0)) ** 2).sum())
+
+    y = label.numpy().astype(np.float64)
+    level = np.searchsorted(np.quantile(y, np.linspace(0, 1, LEVELS + 1)[1:-1]), y)
+    result: dict[str, float | None] = dict.fromkeys(MEASURES)
+    result["popularity_r2"] = r2(Ridge(30.0), y)
+    result["popularity_r2_nonlinear"] = r2(HistGradientBoostingRegressor(max_iter=100, learning_rate=0.1, random_state=0), y)
+    result["silhouette_popularity"] = float(silhouette_score(x, level)) if len(set(level)) > 1 else None
+    result["neighbourhood_overlap"] = neighbourhood_overlap(state, clean)
+    if truth is not None:
+        preference, interest = truth.preference[users], truth.interest[users].numpy()
+        result["preference_r2"] = r2(Ridge(30.0), preference.numpy().astype(np.float64))
+        guess = cross_val_predict(LogisticRegression(max_iter=300), x, interest, cv=folds)
+        result["category_accuracy"] = float((guess == interest).mean())
+        result["silhouette_interest"] = float(silhouette_score(x, interest))
+        head = data.train.items.head
+        half = 5
+        groups = [score.masked_fill(hidden, -torch.inf).topk(half, 1).indices for hidden in (~head, head)]
+        result["retrieval"] = float(truth.genuine(users, torch.cat(groups, 1)).mean())
+    return result
+
+
+def neighbourhood_overlap(state: Tensor, clean: Tensor, count: int = NEIGHBOURS) -> float:
+    """Share of a user's `count` nearest users by state that are also among the nearest by the clean target, both by cosine."""
+    count = min(count, len(state) - 1)
+
+    def near(x: Tensor) -> Tensor:
+        x = F.normalize(x - x.mean(0), dim=1)
+        return (x @ x.T).fill_diagonal_(-torch.inf).topk(count, 1).indices
+
+    a, b = near(state), near(clean)
+    return float((a.unsqueeze(2) == b.unsqueeze(1)).any(2).float().mean())
+
+
+def _interval(values: Sequence[float | None]) -> dict[str, float | None]:
+    numbers = np.array([value for value in values if value is not None])
+    if not len(numbers):
+        return {"mean": None, "low": None, "high": None}
+    draws = np.random.default_rng(0).choice(numbers, (10_000, len(numbers))).mean(1)
+    return {"mean": float(numbers.mean()), "low": float(np.quantile(draws, 0.025)), "high": float(np.quantile(draws, 0.975))}
+
+
+def inspect(spec: RunSpec, say: Say = lambda _: None) -> dict[str, Any]:
+    """Numbers of a dataset's whole log, and how well fitted response models predict held-out rows of its two logs."""
+    data = load_data(spec)
+    items = data.train.items
+    item = torch.cat([data.train.item, data.test.item])
+    reward = torch.cat([data.train.reward, data.test.reward])
+    exposures = torch.bincount(item, minlength=len(items))
+    plays = torch.zeros(len(items)).scatter_add_(0, item, reward)
+    met = exposures > 0
+    rate = plays[met] / exposures[met]
+    users = data.train.users if data.shared_users else data.train.users + data.test.users
+    row: dict[str, Any] = {
+        "name": data.name,
+        "users": users,
+        "items": len(items),
+        "interactions": len(item),
+        "train_interactions": len(data.train),
+        "test_interactions": len(data.test),
+        "density": len(item) / (users * len(items)),
+        "mean_reward": float(reward.mean()),
+        "randomised_share": None if data.train.randomised is None else float(data.train.randomised.float().mean()),
+        "head_share": float(exposures[items.head].sum() / exposures.sum()),
+        "gini": gini(exposures),
+        "popularity_reward_r2_counts": _r2(exposures[met], plays[met]),
+        "popularity_reward_r2_rates": _r2(exposures[met], rate),
+        "tags": len(items.tag_names) - 1,
+        "repairs": dict(data.repairs),
+        "fidelity": None,
+    }
+    if data.responses is None:
+        row["fidelity"] = {}
+        for part in ("train", "test"):
+            say(f"fitting the {part} world")
+            _, fidelity = make_world(spec, data, part)
+            assert fidelity is not None
+            row["fidelity"][part] = fidelity.as_dict()
+    return row
+
+
+def _r2(x: Tensor, y: Tensor) -> float:
+    """Squared correlation of two columns."""
+    both = torch.stack([x.double(), y.double()])
+    return float(torch.corrcoef(both)[0, 1] ** 2) if bool((both.std(1) > 0).all()) else 0.0
