@@ -1,0 +1,200 @@
+"""The app in a real browser: the demonstration from click to comparison, a launch, a session by keyboard, no noise."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pytest
+
+from app.views import VIEWS
+from runs_db.store import Store
+from serving import Lab, lab
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="Chromium is not installed at /usr/bin/chromium"),
+]
+DEMO_SECONDS = 60.0
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with lab(tmp_path_factory.mktemp("browser"), "--slots", "2") as found:
+        found.ready()
+        yield found
+
+
+@pytest.fixture(scope="module")
+def store(served: Lab) -> Store:
+    return Store(f"sqlite:///{served.folder / 'runs.sqlite'}", served.folder)
+
+
+@pytest.fixture(scope="module")
+def context(served: Lab) -> Iterator[playwright.BrowserContext]:
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield browser.new_context(viewport={"width": 1440, "height": 1000}, base_url=served.url)
+        browser.close()
+
+
+class Noise:
+    """What a page should not do: complain on the console, fail, or ask anybody but the app."""
+
+    def __init__(self, page: playwright.Page, url: str) -> None:
+        self.found: list[str] = []
+        self._host = urlparse(url).netloc
+        page.on("pageerror", lambda error: self.found.append(f"error: {error}"))
+        page.on("console", lambda message: self._console(message))
+        page.on("request", lambda request: self._request(request.url))
+
+    def _console(self, message: playwright.ConsoleMessage) -> None:
+        # Streamlit looks for its own address below a deep link first, and is told 404.
+        if message.type in ("error", "warning") and "404" not in message.text:
+            self.found.append(f"{message.type}: {message.text}")
+
+    def _request(self, url: str) -> None:
+        parts = urlparse(url)
+        if parts.scheme in ("http", "https", "ws", "wss") and parts.netloc != self._host:
+            self.found.append(f"asked {url}")
+
+
+@pytest.fixture
+def page(context: playwright.BrowserContext, served: Lab) -> Iterator[playwright.Page]:
+    made = context.new_page()
+    made.set_default_timeout(20_000)
+    noise = Noise(made, served.url)
+    yield made
+    made.close()
+    assert noise.found == []
+
+
+@pytest.fixture(scope="module")
+def demonstrated(context: playwright.BrowserContext, served: Lab) -> float:
+    """Seconds from the click on the button to the comparison; the three runs are there for the other tests."""
+    page = context.new_page()
+    page.goto("/")
+    page.get_by_role("button", name="Run the demo").click()
+    began = time.monotonic()
+    page.get_by_text("waits for a free slot").first.wait_for()
+    page.get_by_text("2 running").wait_for(timeout=10_000)
+    page.get_by_role("button", name="Again, with another seed").wait_for(timeout=1000 * DEMO_SECONDS)
+    taken = time.monotonic() - began
+    page.get_by_text("kept people longest").wait_for()
+    page.get_by_text("nothing running").wait_for(timeout=10_000)
+    assert page.locator('[data-testid="stVegaLiteChart"]').count() == 5, "a legend and four measures"
+    page.close()
+    return taken
+
+
+def test_the_demonstration_takes_less_than_a_minute(demonstrated: float, store: Store) -> None:
+    assert demonstrated < DEMO_SECONDS
+    runs = store.runs(tags=["demo"])
+    assert [run.state for run in runs] == ["done"] * 3
+    print(f"the demonstration took {demonstrated:.1f} s")
+
+
+def test_a_bad_value_and_then_a_good_one(page: playwright.Page, served: Lab, store: Store, demonstrated: float) -> None:
+    small = "&".join(f"dataset.{name}={value}" for name, value in (("users", 60), ("train_users", 300), ("items", 400)))
+    page.goto(f"/launch?method=Balanced&seeds=1&{small}")
+    button = page.get_by_role("button", name=re.compile("^Launch"))
+    page.get_by_role("button", name="Launch 1 run").wait_for()
+    page.locator("summary").filter(has_text="Balanced").first.click()
+    heads = page.get_by_role("textbox", name="heads")
+    heads.fill("many")
+    heads.press("Enter")
+    page.get_by_text("method.heads = many is not legal: it must be a whole number from 0 to 1000 or none").wait_for()
+    assert button.is_disabled()
+    assert heads.input_value() == "many"
+    heads.fill("4")
+    heads.press("Enter")
+    page.get_by_role("button", name="Launch 1 run").wait_for()
+    assert "balanced.heads=4" in page.url
+    page.reload()
+    heads.wait_for()
+    assert heads.input_value() == "4", "nothing is lost on reload"
+    page.get_by_role("button", name="Launch 1 run").click()
+    page.get_by_text("Queued: run 4 is on the way").wait_for()
+    assert store.spec(4).settings["method"]["heads"] == 4
+    page.get_by_role("link", name="Watch them").click()
+    page.get_by_role("heading", name="Runs").wait_for()
+    deadline = time.monotonic() + 30
+    while store.get(4).state != "done" and time.monotonic() < deadline:
+        page.wait_for_timeout(200)
+    assert store.get(4).state == "done"
+
+
+def test_a_session_by_keyboard(page: playwright.Page, demonstrated: float) -> None:
+    page.goto("/sessions?run=1&beside=2&user=7")
+    page.get_by_text("Purified by diffusion").wait_for()
+    slate = page.locator('.st-key-step [data-testid="stSliderThumbValue"]')
+    playwright.expect(slate).to_have_text("1")
+    page.keyboard.press("ArrowRight")
+    playwright.expect(slate).to_have_text("2")
+    page.keyboard.press("ArrowLeft")
+    playwright.expect(slate).to_have_text("1")
+    page.keyboard.press("Space")
+    page.get_by_role("button", name="Pause").wait_for()
+    playwright.expect(slate).to_have_text("3", timeout=10_000)
+    page.keyboard.press("Space")
+    page.get_by_role("button", name=re.compile("Play")).wait_for()
+    page.keyboard.press("End")
+    page.get_by_text("Left after").first.wait_for()
+    assert "step=" in page.url
+    page.keyboard.press("p")
+    playwright.expect(slate).to_have_text("1")
+
+
+def test_a_tick_stays_with_its_run_when_rows_move(page: playwright.Page, store: Store, demonstrated: float) -> None:
+    page.goto("/runs?methods=a2c")
+    grid = page.locator('[data-testid="stDataFrame"]').first
+    grid.wait_for()
+    page.wait_for_timeout(800)
+    grid.click(position={"x": 18, "y": 52})  # the box of the first row
+    page.get_by_role("heading", name="Run 2 ·").wait_for()
+    assert "run=2" in page.url
+    newer = store.enqueue(replace(store.spec(2), seed=99, episodes=256), "takes the first row")
+    page.reload()
+    page.get_by_role("heading", name="Run 2 ·").wait_for()
+    page.wait_for_timeout(800)
+    grid.click(position={"x": 18, "y": 52})  # now that of the newer run; the other stays ticked
+    page.get_by_role("heading", name="2 runs chosen").wait_for()
+    assert f"run={newer}" in page.url
+    assert "run=2" in page.url
+
+
+def test_the_export_comes_from_its_own_button(page: playwright.Page, demonstrated: float) -> None:
+    page.goto("/runs")
+    with page.expect_download() as kept:
+        page.get_by_role("button", name="CSV").click()
+    text = Path(kept.value.path()).read_text()
+    assert text.startswith("run,state,name,dataset,method")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (800, "dark")])
+def test_every_view_is_quiet_and_fits(
+    context: playwright.BrowserContext, served: Lab, demonstrated: float, width: int, scheme: str
+) -> None:
+    page = context.new_page()
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 1000})
+    noise = Noise(page, served.url)
+    for view in VIEWS:
+        page.goto("/" if view.file == "home" else f"/{view.file}")
+        page.get_by_role("heading", level=1).wait_for()
+        page.wait_for_timeout(700)
+        assert page.locator('[data-testid="stException"]').count() == 0
+        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 1, f"{view.file} is {wide} pixels too wide"
+    page.close()
+    assert noise.found == []
