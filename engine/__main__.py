@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from engine.arguments import Parser, add_spec_options, guarded, say, spec_from
+from engine.arguments import Parser, add_spec_options, guarded, say, seeds_of, spec_from
 from engine.options import BadInput, Diverged, Stopped
 
 
@@ -137,7 +137,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _purify_report(args: argparse.Namespace) -> int:
-    from engine.report import purify_report, seeds_of
+    from engine.report import purify_report
 
     seeds = seeds_of(args.seeds) if args.seeds is not None else None
     table = purify_report(spec_from(args), seeds, say)

@@ -5,8 +5,8 @@ Reports may ask the synthetic world's truth; nothing that trains imports this mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 from engine import catalog
 from engine.contracts import Data, Obs
 from engine.metrics import gini
-from engine.options import BadInput, build
+from engine.options import build
 from engine.purify.interest import long_run
 from engine.purify.view import View
 from engine.rows import last_rows
@@ -25,6 +25,7 @@ from engine.run import load_data, make_world, purify
 from engine.spec import RunSpec
 from engine.state.encoder import popularity_level
 from engine.state.stage import Stage
+from engine.statistics import interval
 
 Say = Callable[[str], None]
 MEASURES = (
@@ -33,17 +34,6 @@ MEASURES = (
 )  # fmt: skip
 FOLDS, NEIGHBOURS, LEVELS = 5, 20, 5
 HELD_OUT = 3  # every third user of a log whose people are in both worlds is kept from stage I
-
-
-def seeds_of(text: str) -> list[int]:
-    """`"11,15,19"` → [11, 15, 19]. Raises BadInput."""
-    try:
-        seeds = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise BadInput(f"--seeds {text!r} is not legal: it must be whole numbers with commas, as in 11,15,19") from None
-    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise BadInput(f"--seeds {text!r} is not legal: seeds must be 0 or more, each given once")
-    return seeds
 
 
 def purify_report(spec: RunSpec, seeds: Sequence[int] | None, say: Say = lambda _: None) -> dict[str, dict[str, Any]]:
@@ -60,10 +50,42 @@ def purify_report(spec: RunSpec, seeds: Sequence[int] | None, say: Say = lambda 
         tables.append(_one_report(replace(spec, seed=seed), data, say))
     if seeds is None:
         return tables[0]
-    return {row: {name: _interval([table[row][name] for table in tables]) for name in MEASURES} for row in tables[0]}
+    return {row: {name: interval([table[row][name] for table in tables]) for name in MEASURES} for row in tables[0]}
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """Users whom stage I never saw, and what views make of their histories.
+
+    users (n,) those whose history has a positive; label (n,) how popular the history's positives are; clean (n,D) the
+    target from the full log. states, scores: by the view's row, (n,D) and how the state ranks items (n,I).
+    """
+
+    data: Data
+    users: Tensor
+    label: Tensor
+    clean: Tensor
+    states: dict[str, Tensor]
+    scores: dict[str, Tensor]
+
+    def measure(self, row: str) -> dict[str, float | None]:
+        """`measure` of a row."""
+        return measure(self.states[row], self.scores[row], self.clean, self.label, self.users, self.data)
+
+
+ROWS = {"raw": "identity", "projection": "projection", "regression": "regression"}  # beside `purified` and `clean`
 
 
 def _one_report(spec: RunSpec, data: Data, say: Say) -> dict[str, dict[str, float | None]]:
+    unseen = unseen_states(spec, data, {**ROWS, "purified": spec.purifier}, say)
+    return {row: unseen.measure(row) for row in unseen.states}
+
+
+def unseen_states(spec: RunSpec, data: Data, purifiers: Mapping[str, str], say: Say = lambda _: None) -> Unseen:
+    """States of users whom stage I never saw by each of `purifiers` (row → name), and the row `clean`.
+
+    The spec's own purifier has the spec's options, others have their defaults.
+    """
     data, users, full, start = _unseen(data)
     said = ""
 
@@ -75,27 +97,25 @@ def _one_report(spec: RunSpec, data: Data, say: Say) -> dict[str, dict[str, floa
 
     stage = Stage(data, spec.config("state"), spec.seed, watch)
     views = {}
-    for row, name in (
-        ("raw", "identity"),
-        ("projection", "projection"),
-        ("regression", "regression"),
-        ("purified", spec.purifier),
-    ):
+    for row, name in purifiers.items():
         own = dict(spec.settings["purifier"]) if name == spec.purifier else {}
         config = build(catalog.find("purifiers", name).Config, own, "purifier")
         views[row] = purify(replace(spec, purifier=name, settings={**spec.settings, "purifier": asdict(config)}), stage)
-    items, rewards = full
     observed = Obs(users, 0, start[0], start[1], 0, torch.zeros(0, 0), torch.zeros(0))
-    label = popularity_level(data.train.items.log_popularity(), *start)
     known = ((start[0] >= 0) & (start[1] > 0)).any(1)  # a history without a positive has no popularity to tell
-    clean = long_run(stage.evidence, items, rewards)
+    clean = long_run(stage.evidence, *full)
     states = {row: view(observed) for row, view in views.items()} | {"clean": clean}
     scores = {row: _liking(view, states[row]) for row, view in views.items()}
     factors = stage.disentangled
     scores["clean"] = clean @ factors.items.T + factors.item_bias
-    return {
-        row: measure(states[row][known], scores[row][known], clean[known], label[known], users[known], data) for row in states
-    }
+    return Unseen(
+        data,
+        users[known],
+        popularity_level(data.train.items.log_popularity(), *start)[known],
+        clean[known],
+        {row: state[known] for row, state in states.items()},
+        {row: score[known] for row, score in scores.items()},
+    )
 
 
 def _unseen(data: Data) -> tuple[Data, Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -177,22 +197,12 @@ def neighbourhood_overlap(state: Tensor, clean: Tensor, count: int = NEIGHBOURS)
     return float((a.unsqueeze(2) == b.unsqueeze(1)).any(2).float().mean())
 
 
-def _interval(values: Sequence[float | None]) -> dict[str, float | None]:
-    numbers = np.array([value for value in values if value is not None])
-    if not len(numbers):
-        return {"mean": None, "low": None, "high": None}
-    draws = np.random.default_rng(0).choice(numbers, (10_000, len(numbers))).mean(1)
-    return {"mean": float(numbers.mean()), "low": float(np.quantile(draws, 0.025)), "high": float(np.quantile(draws, 0.975))}
-
-
 def inspect(spec: RunSpec, say: Say = lambda _: None) -> dict[str, Any]:
     """Numbers of a dataset's whole log, and how well fitted response models predict held-out rows of its two logs."""
     data = load_data(spec)
     items = data.train.items
-    item = torch.cat([data.train.item, data.test.item])
-    reward = torch.cat([data.train.reward, data.test.reward])
-    exposures = torch.bincount(item, minlength=len(items))
-    plays = torch.zeros(len(items)).scatter_add_(0, item, reward)
+    item, reward = whole_log(data)
+    exposures, plays = exposures_and_plays(item, reward, len(items))
     met = exposures > 0
     rate = plays[met] / exposures[met]
     users = data.train.users if data.shared_users else data.train.users + data.test.users
@@ -208,8 +218,8 @@ def inspect(spec: RunSpec, say: Say = lambda _: None) -> dict[str, Any]:
         "randomised_share": None if data.train.randomised is None else float(data.train.randomised.float().mean()),
         "head_share": float(exposures[items.head].sum() / exposures.sum()),
         "gini": gini(exposures),
-        "popularity_reward_r2_counts": _r2(exposures[met], plays[met]),
-        "popularity_reward_r2_rates": _r2(exposures[met], rate),
+        "popularity_reward_r2_counts": r2(exposures[met], plays[met]),
+        "popularity_reward_r2_rates": r2(exposures[met], rate),
         "tags": len(items.tag_names) - 1,
         "repairs": dict(data.repairs),
         "fidelity": None,
@@ -224,7 +234,17 @@ def inspect(spec: RunSpec, say: Say = lambda _: None) -> dict[str, Any]:
     return row
 
 
-def _r2(x: Tensor, y: Tensor) -> float:
+def whole_log(data: Data) -> tuple[Tensor, Tensor]:
+    """Item (N,) and reward (N,) of every row, training and test."""
+    return torch.cat([data.train.item, data.test.item]), torch.cat([data.train.reward, data.test.reward])
+
+
+def exposures_and_plays(item: Tensor, reward: Tensor, items: int) -> tuple[Tensor, Tensor]:
+    """How often each item was shown, int64 (I,), and the rewards it got in all (I,)."""
+    return torch.bincount(item, minlength=items), torch.zeros(items).scatter_add_(0, item, reward)
+
+
+def r2(x: Tensor, y: Tensor) -> float:
     """Squared correlation of two columns."""
     both = torch.stack([x.double(), y.double()])
     return float(torch.corrcoef(both)[0, 1] ** 2) if bool((both.std(1) > 0).all()) else 0.0
