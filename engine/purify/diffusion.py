@@ -18,12 +18,16 @@ is the paper's Eq. 2 instead, where level S is nothing but noise. The network pr
 Eq. 2 and 3 write one α for the step's and the cumulative product; here they are `alpha` and `alpha_bar`.
 
 Differences from the source: 1. the target (above). 2. the bridge. 3. s*-prediction for debiased targets. 4. the estimate
-used by policies is deterministic: reverse steps without noise; noise is added only where several samples are asked for.
-5. η rises linearly, S = 10 by default. 6. FiLM on the step only, so that the condition is embedded once for all steps.
+used by policies is deterministic: reverse steps without noise; noise is added only where a generator is given. Then each step
+also draws s* around its prediction, with the covariance that predictions miss it by (`Doubt`): without, samples agree far more
+with each other than with the truth (the idea of Analytic-DPM's optimal covariance, Bao et al. 2022). Draws take few strides,
+for each one loses some spread. 5. η rises linearly, S = 10 by default. 6. FiLM on the step only, so that the condition is
+embedded once for all steps.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,6 +44,8 @@ from engine.purify.interest import InterestView, draw_samples, tensors_of
 from engine.purify.view import View, calibrate
 from engine.state.encoder import mean_of_positives
 from engine.state.stage import Stage
+
+DOUBT_ROWS, DOUBT_HIDDEN, DOUBT_STEPS = 4096, 64, 3000  # samples a level, width and steps of Adam of what learns the doubt
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,9 @@ class Config(BaseConfig):
     alpha_bar_last: float = option(0.7, "cumulative signal left at level S for `observed`", above=0, high=0.999)
     guidance: float = option(0.0, "weight w of classifier-free guidance: (1+w)·conditional − w·unconditional", low=0, high=10)
     dropped: float = option(0.1, "share of training samples without condition", low=0, high=0.9, source="DreamRec")
+    strides: int = option(
+        2, "levels at which a drawn sample stops on its way; the estimate that policies use visits all", low=1, high=1000
+    )
     hidden: int = option(128, "width of the network's layers", low=4, high=4096)
     blocks: int = option(2, "residual blocks", low=1, high=16)
     parts: int = option(80_000, "random parts of histories to learn from", low=1, high=10_000_000)
@@ -82,9 +91,9 @@ class Bridge:
         """Where the reverse process starts: the bridge is fixed there."""
         return encoded
 
-    def reverse(self, x: Tensor, clean: Tensor, level: int, noise: Tensor | None) -> Tensor:
-        """s⁽ᵏ⁻¹⁾ from s⁽ᵏ⁾ and the predicted clean target: q(s⁽ᵏ⁻¹⁾ | s⁽ᵏ⁾, ŝ*), its mean where noise is None."""
-        eta, lower = level / self.levels, (level - 1) / self.levels
+    def reverse(self, x: Tensor, clean: Tensor, level: int, to: int, noise: Tensor | None) -> Tensor:
+        """s⁽ʲ⁾, j = to, from s⁽ᵏ⁾ and the predicted clean target: q(s⁽ʲ⁾ | s⁽ᵏ⁾, ŝ*), its mean where noise is None."""
+        eta, lower = level / self.levels, to / self.levels
         mean = clean + lower / eta * (x - clean)
         return mean if noise is None else mean + self.kappa * math.sqrt(lower * (eta - lower) / eta) * noise
 
@@ -118,8 +127,9 @@ class Noise:
         bar = float(self.alpha_bar[level])
         return (x - math.sqrt(1 - bar) * epsilon) / math.sqrt(bar)
 
-    def reverse(self, x: Tensor, clean: Tensor, level: int, noise: Tensor | None) -> Tensor:
-        """With noise Eq. 3, σ_k² = (1 − ᾱ_{k−1})/(1 − ᾱ_k)·(1 − α_k); without, the deterministic step to the same marginals."""
+    def reverse(self, x: Tensor, clean: Tensor, level: int, to: int, noise: Tensor | None) -> Tensor:
+        """With noise Eq. 3, σ_k² = (1 − ᾱ_{k−1})/(1 − ᾱ_k)·(1 − α_k); without, the deterministic step to the same marginals.
+        `to` must be level − 1."""
         epsilon = self.epsilon(x, clean, level)
         alpha, bar, lower = float(self.alpha[level]), float(self.alpha_bar[level]), float(self.alpha_bar[level - 1])
         if noise is None:
@@ -164,6 +174,35 @@ class Denoiser(nn.Module):
         return self.leave(h) + embedded[1] + self.pass_through(x)
 
 
+class Doubt(nn.Module):
+    """How far s* lies from its prediction: N(0, R_k·diag(v)·R_kᵀ). The columns of R_k are the principal directions in which
+    predictions at level k miss, by how much they do; v, one factor a direction, is what level and condition say of it: a long
+    history leaves less doubt than a short one, and leaves it elsewhere. A chain of imperfect steps loses some of the spread
+    that its first prediction is known to miss by; `lost`, a share for each direction of R_S, is drawn at its end."""
+
+    roots: Tensor
+    lost: Tensor
+
+    def __init__(self, width: int, condition: int, levels: int) -> None:
+        super().__init__()
+        self.levels = levels
+        self.register_buffer("roots", torch.zeros(levels + 1, width, width))  # R_k
+        self.register_buffer("lost", torch.zeros(width))
+        # A generator of its own, so that what the denoiser draws does not depend on whether there is doubt.
+        self.scale = nets.mlp((condition + 2, DOUBT_HIDDEN, width), torch.Generator().manual_seed(0), last_gain=0.0)
+
+    def log_variance(self, condition: Tensor, level: Tensor) -> Tensor:
+        """(n,D) log v for conditions (n,F) at levels int64 (n,)."""
+        eta = (level / self.levels).unsqueeze(1)
+        value: Tensor = self.scale(torch.cat([condition, 2 * eta - 1, (math.pi * eta).cos()], 1))
+        return value.clamp(-6.0, 6.0)
+
+    def draw(self, condition: Tensor, level: int, noise: Tensor) -> Tensor:
+        """(n,D) how far s* is from its prediction, from standard normal noise (n,D)."""
+        at = torch.full((len(condition),), level, device=condition.device)
+        return (noise * (0.5 * self.log_variance(condition, at)).exp()) @ self.roots[level].T
+
+
 def reverse_chain(
     denoiser: Denoiser,
     process: Bridge | Noise,
@@ -172,8 +211,9 @@ def reverse_chain(
     config: Config,
     steps: int,
     generator: torch.Generator | None,
+    doubt: Doubt | None = None,
 ) -> Tensor:
-    """(n,D) the state after `steps` reverse steps; noise is drawn where a generator is given.
+    """(n,D) the state after `steps` reverse steps; with a generator, noise is drawn, and s* where there is `doubt`.
 
     The bridge starts at level S and stops early when steps < S; the noise process starts at level `steps`. With 0 steps
     both return the encoded history: "encoded, not denoised".
@@ -187,10 +227,12 @@ def reverse_chain(
         return torch.randn(encoded.shape, generator=generator, device=generator.device).to(encoded.device)
 
     start = config.steps if isinstance(process, Bridge) else steps
-    levels = range(start, start - steps, -1)
-    films = denoiser.time(torch.tensor([*levels], device=encoded.device, dtype=torch.int64)) if steps else None
+    drawn = doubt if generator is not None and steps else None
+    strides = min(config.strides, steps) if drawn is not None and isinstance(process, Bridge) else steps
+    levels = [start - round(steps * stride / max(strides, 1)) for stride in range(strides + 1)]
+    films = denoiser.time(torch.tensor(levels[:-1], device=encoded.device, dtype=torch.int64)) if steps else None
     x = process.begin(encoded, start, noise()) if steps else encoded
-    for place, level in enumerate(levels):
+    for place, (level, to) in enumerate(itertools.pairwise(levels)):
         assert films is not None
         film = films[place : place + 1]
         guess = denoiser(x, film, embedded)
@@ -199,8 +241,17 @@ def reverse_chain(
         if config.target == "observed":
             assert isinstance(process, Noise)
             guess = process.clean(x, guess, level)
-        x = process.reverse(x, guess, level, noise() if level > 1 else None)
+        if drawn is not None:
+            guess = guess + drawn.draw(condition, level, _some(noise()))
+        x = process.reverse(x, guess, level, to, noise() if to > 0 else None)
+    if drawn is not None:
+        x = x + drawn.draw(condition, start, _some(noise()) * drawn.lost.sqrt())
     return x
+
+
+def _some(noise: Tensor | None) -> Tensor:
+    assert noise is not None
+    return noise
 
 
 def _process(config: Config) -> Bridge | Noise:
@@ -213,6 +264,7 @@ class _Diffused:
     config: Config
     process: Bridge | Noise
     denoiser: Denoiser
+    doubt: Doubt | None
 
     def check_steps(self, steps: int) -> int:
         """`steps` if it is 0 … S. Raises BadInput."""
@@ -227,12 +279,12 @@ class _Diffused:
         """(B,D) without noise for one sample and no generator, else (B,[samples,]D) draws."""
         steps = self.config.steps if steps is None else self.check_steps(steps)
         if samples == 1:
-            return reverse_chain(self.denoiser, self.process, encoded, condition, self.config, steps, generator)
+            return reverse_chain(self.denoiser, self.process, encoded, condition, self.config, steps, generator, self.doubt)
         if generator is None:
             raise BadInput(f"samples = {samples} is not legal without a generator: several samples are draws")
         wide = reverse_chain(
             self.denoiser, self.process, encoded.repeat_interleave(samples, 0), condition.repeat_interleave(samples, 0),
-            self.config, steps, generator,
+            self.config, steps, generator, self.doubt,
         )  # fmt: skip
         return wide.view(len(encoded), samples, -1)
 
@@ -244,6 +296,7 @@ class InterestDiffusion(_Diffused, InterestView):
         InterestView.__init__(self, tensors)
         self.config, self.process = config, _process(config)
         self.denoiser = Denoiser(len(self.target_mean), len(self.features_mean), config, generator)
+        self.doubt = Doubt(len(self.target_mean), len(self.features_mean), config.steps)
 
     def encode(self, obs: Obs, steps: int | None, samples: int, generator: torch.Generator | None) -> Tensor:
         features, encoded = self.standard(obs)
@@ -262,6 +315,7 @@ class ObservedDiffusion(_Diffused, View):
         self.register_buffer("unit", tensors["unit"].clone())
         self.config, self.process = config, _process(config)
         self.denoiser = Denoiser(len(self.middle), len(self.middle), config, generator)
+        self.doubt = None
 
     def encode(self, obs: Obs, steps: int | None, samples: int, generator: torch.Generator | None) -> Tensor:
         state = (mean_of_positives(self.items, obs.history, obs.rewards) - self.middle) / self.unit
@@ -301,8 +355,50 @@ def fit(stage: Stage, config: Config, generator: torch.Generator) -> View:
         generator=generator,
         watch=lambda done: stage.watch("diffusion", done),
     )
+    if isinstance(view, InterestDiffusion):
+        fit_doubt(view, clean, encoded, condition, generator)
     calibrate(view, stage, learn_bias=config.target == "observed")
     return view
+
+
+def fit_doubt(view: InterestDiffusion, clean: Tensor, encoded: Tensor, condition: Tensor, generator: torch.Generator) -> None:
+    """Learn `view.doubt` from how far predictions are off: R_k by principal components, then log v by maximum likelihood,
+    then what two chains with the same condition lack in difference."""
+    doubt, config = view.doubt, view.config
+    assert doubt is not None
+    squared, told, levels = [], [], []
+    with torch.no_grad():
+        for level in range(1, config.steps + 1):
+            few = DOUBT_ROWS if level < config.steps else len(clean)  # all draws begin at S, where conditions matter most
+            rows = torch.randperm(len(clean), generator=generator)[:few]
+            noise = torch.randn(len(rows), clean.shape[1], generator=generator)
+            at = torch.full((len(rows),), level)
+            x = view.process.corrupt(clean[rows], encoded[rows], at, noise)
+            miss = clean[rows] - view.denoiser(x, view.denoiser.time(at[:1]), view.denoiser.embed(condition[rows]))
+            size, direction = torch.linalg.eigh(miss.T @ miss / len(rows))
+            size = size.clamp_min(1e-6).sqrt()
+            doubt.roots[level] = direction * size
+            squared.append((miss @ direction / size).pow(2))
+            told.append(condition[rows])
+            levels.append(at)
+    off, inputs, level_of = torch.cat(squared), torch.cat(told), torch.cat(levels)
+
+    def likelihood(rows: Tensor) -> Tensor:
+        log_variance = doubt.log_variance(inputs[rows], level_of[rows])
+        return (log_variance + off[rows] * (-log_variance).exp()).mean()
+
+    nets.fit(
+        doubt, likelihood, len(off), steps=DOUBT_STEPS, batch=512, learning_rate=5e-3, generator=generator,
+        watch=lambda _: None,
+    )  # fmt: skip
+    with torch.no_grad():
+        one, other = (
+            reverse_chain(view.denoiser, view.process, encoded[rows], condition[rows], config, config.steps, generator, doubt)
+            for _ in range(2)
+        )
+        direction = doubt.roots[-1] / doubt.roots[-1].norm(dim=0)
+        apart = ((one - other) @ direction).pow(2).mean(0) / 2
+        doubt.lost.copy_((1 - apart / doubt.roots[-1].pow(2).sum(0)).clamp(0, 1))
 
 
 def restore(config: Config, tensors: Mapping[str, Tensor]) -> View:

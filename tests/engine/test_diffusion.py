@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from engine import catalog, run
 from engine.contracts import Data
 from engine.options import BadInput
 from engine.purify.diffusion import Bridge, Config, Noise
+from engine.purify.interest import draw_samples
 from engine.report import purify_report
 from engine.state.stage import Stage
 from small import small_spec
@@ -40,11 +42,11 @@ def test_eq_3_walks_the_marginals_back() -> None:
     clean = torch.full((200_000, 1), 2.0)
     noise = torch.randn(200_000, 1, generator=generator)
     x = process.corrupt(clean, clean, torch.full((200_000,), 8), noise)
-    back = process.reverse(x, clean, 8, torch.randn(200_000, 1, generator=generator))
+    back = process.reverse(x, clean, 8, 7, torch.randn(200_000, 1, generator=generator))
     bar = process.alpha_bar[7].item()
     assert back.mean().item() == pytest.approx(2 * math.sqrt(bar), abs=0.01)
     assert back.var().item() == pytest.approx(1 - bar, abs=0.01)
-    quiet = process.reverse(x, clean, 8, None)
+    quiet = process.reverse(x, clean, 8, 7, None)
     assert torch.allclose(quiet, process.corrupt(clean, clean, torch.full((200_000,), 7), noise), atol=1e-4)
 
 
@@ -59,7 +61,7 @@ def test_bridge_begins_at_the_encoding_and_ends_at_the_target() -> None:
     clean, encoded, noise = torch.zeros(4, 2), torch.ones(4, 2), torch.full((4, 2), 9.0)
     assert torch.equal(process.corrupt(clean, encoded, torch.full((4,), 10), noise), encoded)
     assert torch.equal(process.corrupt(clean, encoded, torch.full((4,), 0), noise), clean)
-    assert torch.equal(process.reverse(encoded, clean, 1, None), clean)
+    assert torch.equal(process.reverse(encoded, clean, 1, 0, None), clean)
 
 
 def test_bridge_walks_its_marginals_back() -> None:
@@ -67,9 +69,19 @@ def test_bridge_walks_its_marginals_back() -> None:
     generator = torch.Generator().manual_seed(0)
     clean, encoded = torch.zeros(200_000, 1), torch.ones(200_000, 1)
     x = process.corrupt(clean, encoded, torch.full((200_000,), 8), torch.randn(200_000, 1, generator=generator))
-    back = process.reverse(x, clean, 8, torch.randn(200_000, 1, generator=generator))
+    back = process.reverse(x, clean, 8, 7, torch.randn(200_000, 1, generator=generator))
     assert back.mean().item() == pytest.approx(0.7, abs=0.01)
     assert back.var().item() == pytest.approx(1.5**2 * 0.7 * 0.3, rel=0.02)
+
+
+def test_bridge_walks_its_marginals_back_in_strides_too() -> None:
+    process = Bridge(Config(steps=10, kappa=1.5))
+    generator = torch.Generator().manual_seed(0)
+    clean, encoded = torch.zeros(200_000, 1), torch.ones(200_000, 1)
+    x = process.corrupt(clean, encoded, torch.full((200_000,), 8), torch.randn(200_000, 1, generator=generator))
+    back = process.reverse(x, clean, 8, 3, torch.randn(200_000, 1, generator=generator))
+    assert back.mean().item() == pytest.approx(0.3, abs=0.01)
+    assert back.var().item() == pytest.approx(1.5**2 * 0.3 * 0.7, rel=0.02)
 
 
 @pytest.mark.parametrize("process", ["bridge", "noise"])
@@ -92,6 +104,37 @@ def test_several_samples_need_a_generator(stage: Stage, data: Data) -> None:
     world, _ = run.make_world(spec, data, "test")
     with pytest.raises(BadInput, match="samples = 2 is not legal without a generator"):
         view(world.reset(torch.arange(3), 0), samples=2)
+
+
+@torch.no_grad()
+def test_draws_differ_as_much_as_predictions_miss(stage: Stage) -> None:
+    """On parts of histories of training users: the spread of draws is that of the target around their mean."""
+    spec = small_spec(method="random", purifier="diffusion", settings={"purifier": {"training_steps": 600}})
+    view = catalog.find("purifiers", "diffusion").fit(stage, spec.config("purifier"), stage.generator(100))
+    samples = draw_samples(stage, 2048, torch.Generator().manual_seed(3))
+    draws = view.chains(samples.encoded, samples.features, None, 32, torch.Generator().manual_seed(4))
+    off = (samples.target - draws.mean(1)).pow(2).mean().item()
+    assert draws.var(1).mean().item() == pytest.approx(off, rel=0.15)
+    assert spread_without_doubt(view, samples) < 0.6 * off, "without doubt, draws agree more with each other than with the truth"
+
+
+@torch.no_grad()
+def spread_without_doubt(view: Any, samples: Any) -> float:
+    """Of draws of the same view."""
+    view.doubt = None
+    draws = view.chains(samples.encoded, samples.features, None, 32, torch.Generator().manual_seed(4))
+    return float(draws.var(1).mean())
+
+
+@torch.no_grad()
+def test_short_histories_leave_more_doubt(stage: Stage) -> None:
+    spec = small_spec(method="random", purifier="diffusion", settings={"purifier": {"training_steps": 600}})
+    view = catalog.find("purifiers", "diffusion").fit(stage, spec.config("purifier"), stage.generator(100))
+    samples = draw_samples(stage, 4096, torch.Generator().manual_seed(3))
+    spread = view.chains(samples.encoded, samples.features, None, 16, torch.Generator().manual_seed(4)).var(1).mean(1)
+    count = samples.features[:, -4]  # log(1 + interactions), standardised
+    few, many = count <= count.quantile(0.25), count >= count.quantile(0.75)
+    assert spread[few].mean() > 1.5 * spread[many].mean()
 
 
 WIDE = {
