@@ -46,6 +46,11 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--seeds", help="comma-separated; each value then has mean, low and high")
     report.set_defaults(act=_purify_report)
 
+    posterior = commands.add_parser("posterior-report", help="what the diffusion's draws are worth beside a regression")
+    add_spec_options(posterior)
+    posterior.add_argument("--seeds", help="comma-separated; each value then has mean, low and high")
+    posterior.set_defaults(act=_posterior_report)
+
     data = commands.add_parser("data", help="fetch or inspect a dataset")
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
     fetch = actions.add_parser("fetch", help="get a dataset's files")
@@ -57,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--set", action="append", default=[], metavar="dataset.OPTION=VALUE", dest="sets")
     inspect.set_defaults(act=_inspect)
 
-    for command in (listing, train, evaluate, report, fetch, inspect):
+    for command in (listing, train, evaluate, report, posterior, fetch, inspect):
         command.add_argument("--json", action="store_true", help="one JSON value as the last line of stdout")
     return parser
 
@@ -142,6 +147,19 @@ def _purify_report(args: argparse.Namespace) -> int:
     seeds = seeds_of(args.seeds) if args.seeds is not None else None
     table = purify_report(spec_from(args), seeds, say)
     return _print(args, table, _table(table))
+
+
+def _posterior_report(args: argparse.Namespace) -> int:
+    from engine.posterior import posterior_report
+
+    seeds = seeds_of(args.seeds) if args.seeds is not None else None
+    found = posterior_report(spec_from(args), seeds, say)
+    lines = []
+    for part, by_length in found.items():
+        for length, rows in (by_length or {}).items():
+            named = rows if part != "coverage" else {"diffusion": rows}
+            lines += ["", f"{part}, {length} interactions known", _table(named) if len(named) > 1 else "\n".join(_lines(rows))]
+    return _print(args, found, "\n".join(lines[1:]))
 
 
 def _fetch(args: argparse.Namespace) -> int:

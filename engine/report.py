@@ -86,7 +86,7 @@ def unseen_states(spec: RunSpec, data: Data, purifiers: Mapping[str, str], say: 
 
     The spec's own purifier has the spec's options, others have their defaults.
     """
-    data, users, full, start = _unseen(data)
+    data, users, full, start = unseen_users(data)
     said = ""
 
     def watch(what: str, done: float) -> None:
@@ -118,7 +118,7 @@ def unseen_states(spec: RunSpec, data: Data, purifiers: Mapping[str, str], say: 
     )
 
 
-def _unseen(data: Data) -> tuple[Data, Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def unseen_users(data: Data) -> tuple[Data, Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """(data for stage I, users (n,) it does not see, their full log, and what is known of them at a session's start).
 
     Where train and test logs belong to the same people, every third user is taken out of the training log.
