@@ -41,12 +41,12 @@ def test_changes_are_paired_by_seed() -> None:
     found = change(before, {19: 9.5, 15: 5.6, 11: 1.4})
     assert found is not None
     assert (found.mean, found.n) == (pytest.approx(0.5), 3)
-    assert found.told_from_zero
-    assert 0.39 < found.low < found.high < 0.61
-    mixed = change(before, {11: 0.4, 15: 5.6, 19: 9.1})
-    assert mixed is not None
-    assert not mixed.told_from_zero
+    assert found.high - found.mean == pytest.approx(4.3027 * 0.1 / np.sqrt(3), abs=1e-4)  # Student's t with 2 degrees
+    assert found.told
+    agreed = change(before, {11: 1.1, 15: 5.2, 19: 10.0})  # all seeds agree on the sign, and yet three are too few
+    assert agreed is not None
+    assert not agreed.told
     single = change({1: 0.0}, {1: 1.0})
     assert single is not None
-    assert not single.told_from_zero  # one seed tells nothing of luck
+    assert not single.told
     assert change(before, {4: 1.0}) is None
