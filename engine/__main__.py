@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -24,7 +25,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
 
     listing = commands.add_parser("list", help="what there is, with every option")
-    listing.add_argument("what", choices=("methods", "purifiers", "datasets"))
+    listing.add_argument("what", choices=("methods", "purifiers", "datasets", "studies"))
     listing.set_defaults(act=_list)
 
     train = commands.add_parser("train", help="train and evaluate one run")
@@ -62,7 +63,17 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--set", action="append", default=[], metavar="dataset.OPTION=VALUE", dest="sets")
     inspect.set_defaults(act=_inspect)
 
-    for command in (listing, train, evaluate, report, posterior, fetch, inspect):
+    study = commands.add_parser("study", help="a table or figure: its runs, and a page with what they say")
+    study.add_argument("name", help="see `python -m engine list studies`")
+    study.add_argument("--dataset", default="synthetic", help="a name, or a path to a .csv or .parquet log")
+    study.add_argument("--budget", default="quick", help="quick (minutes, small worlds) or full (the paper's 20,000 sessions)")
+    study.add_argument("--seeds", help="comma-separated (default 11,15,19)")
+    study.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each (default 2)")
+    study.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of the pages (default docs/results)")
+    study.add_argument("--set", action="append", default=[], metavar="SECTION.OPTION=VALUE", dest="sets")
+    study.set_defaults(act=_study)
+
+    for command in (listing, train, evaluate, report, posterior, fetch, inspect, study):
         command.add_argument("--json", action="store_true", help="one JSON value as the last line of stdout")
     return parser
 
@@ -181,6 +192,29 @@ def _inspect(args: argparse.Namespace) -> int:
 
     row = inspect(make(dataset=args.name, method="random", settings=parse_sets(args.sets)), say)
     return _print(args, row, "\n".join(_lines(row)))
+
+
+def _study(args: argparse.Namespace) -> int:
+    from engine.studies.ask import asked
+    from engine.studies.running import RunFailed
+    from engine.studies.study import run_study
+
+    seeds = seeds_of(args.seeds) if args.seeds is not None else None
+    ask = asked(args.name, dataset=args.dataset, budget=args.budget, seeds=seeds, sets=args.sets)
+    if args.jobs < 1:
+        raise BadInput(f"--jobs {args.jobs} is not legal: it must be 1 or more")
+    ask.module.specs(ask)  # says what is wrong with the rest before a folder is made
+    _writable(args.out)
+    line = ["python", "-m", "engine", "study", args.name, "--dataset", args.dataset, "--budget", args.budget]
+    line += ["--seeds", args.seeds] if args.seeds is not None else []
+    for text in args.sets:
+        line += ["--set", text]
+    try:
+        made = run_study(ask, args.jobs, args.out, shlex.join(line), say)
+    except RunFailed as error:
+        say(f"failed: {error}")
+        return 1
+    return _print(args, made, "\n".join([*made["findings"], "", *made["files"]]))
 
 
 def _lines(row: dict[str, Any], prefix: str = "") -> list[str]:

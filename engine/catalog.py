@@ -1,4 +1,4 @@
-"""Name → lazily imported module, for methods, purifiers and datasets. An unknown name lists the known ones."""
+"""Name → lazily imported module, for methods, purifiers, datasets and studies. An unknown name lists the known ones."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from engine.data import DATASETS, LOG
 from engine.methods import METHODS
 from engine.options import BadInput, describe, suggest
 from engine.purify import PURIFIERS
+from engine.studies import STUDIES
 
-TABLES = {"methods": METHODS, "purifiers": PURIFIERS, "datasets": DATASETS}
+TABLES = {"methods": METHODS, "purifiers": PURIFIERS, "datasets": DATASETS, "studies": STUDIES}
 
 
 def find(table: str, name: str) -> ModuleType:
@@ -23,7 +24,8 @@ def find(table: str, name: str) -> ModuleType:
     if table == "datasets" and is_path(name):
         return importlib.import_module(LOG)
     extra = ", or a path to a .csv or .parquet log" if table == "datasets" else ""
-    raise BadInput(f"{table[:-1]} {name!r} is unknown{suggest(name, rows)}{extra}")
+    kind = "study" if table == "studies" else table[:-1]
+    raise BadInput(f"{kind} {name!r} is unknown{suggest(name, rows)}{extra}")
 
 
 def is_path(name: str) -> bool:

@@ -218,8 +218,8 @@ def inspect(spec: RunSpec, say: Say = lambda _: None) -> dict[str, Any]:
         "randomised_share": None if data.train.randomised is None else float(data.train.randomised.float().mean()),
         "head_share": float(exposures[items.head].sum() / exposures.sum()),
         "gini": gini(exposures),
-        "popularity_reward_r2_counts": r2(exposures[met], plays[met]),
-        "popularity_reward_r2_rates": r2(exposures[met], rate),
+        "popularity_reward_r2_counts": squared_correlation(exposures[met], plays[met]),
+        "popularity_reward_r2_rates": squared_correlation(exposures[met], rate),
         "tags": len(items.tag_names) - 1,
         "repairs": dict(data.repairs),
         "fidelity": None,
@@ -244,7 +244,7 @@ def exposures_and_plays(item: Tensor, reward: Tensor, items: int) -> tuple[Tenso
     return torch.bincount(item, minlength=items), torch.zeros(items).scatter_add_(0, item, reward)
 
 
-def r2(x: Tensor, y: Tensor) -> float:
+def squared_correlation(x: Tensor, y: Tensor) -> float:
     """Squared correlation of two columns."""
     both = torch.stack([x.double(), y.double()])
     return float(torch.corrcoef(both)[0, 1] ** 2) if bool((both.std(1) > 0).all()) else 0.0

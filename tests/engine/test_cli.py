@@ -31,7 +31,9 @@ def call(*argv: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, Any, str]
     return status, json.loads(lines[-1]) if lines and "--json" in argv else None, err
 
 
-@pytest.mark.parametrize(("what", "some"), [("methods", "dsrm_hrl"), ("purifiers", "diffusion"), ("datasets", "ml-100k")])
+@pytest.mark.parametrize(
+    ("what", "some"), [("methods", "dsrm_hrl"), ("purifiers", "diffusion"), ("datasets", "ml-100k"), ("studies", "table3")]
+)
 def test_list_describes_every_option(what: str, some: str, capsys: pytest.CaptureFixture[str]) -> None:
     status, rows, _ = call("list", what, "--json", capsys=capsys)
     assert status == 0
@@ -106,6 +108,25 @@ BAD = [
     (["purify-report", "--seeds=a,b"], "--seeds 'a,b' is not legal"),
     (["data", "fetch", "nosuch"], "invalid choice: 'nosuch'"),
     (["data", "inspect", "nosuch"], "dataset 'nosuch' is unknown"),
+    (["study", "table4x"], "study 'table4x' is unknown (did you mean table3?); known: figure2, figure3, figure4, figure6"),
+    (["study", "table3", "--budget=huge"], "budget 'huge' is unknown; known: quick, full"),
+    (["study", "table3", "--seeds=a"], "--seeds 'a' is not legal"),
+    (["study", "table3", "--jobs=0"], "--jobs 0 is not legal"),
+    (["study", "table3", "--dataset=nosuch"], "dataset 'nosuch' is unknown"),
+    (["study", "table3", "--out=/proc/nowhere"], "cannot be written"),
+    (["study", "table3", "--set=study.rows=FLOT"], "study.rows = 'FLOT' is not legal (did you mean FLAT?); known: FLAT, HRL"),
+    (["study", "table3", "--set=study.episodes=0"], "study.episodes = 0 is not legal: it must be a whole number from 1"),
+    (["study", "table3", "--set=method.typo=1"], "method.typo is not an option of any run of table3"),
+    (["study", "figure2", "--set=method.lam=1"], "method.lam is not an option of any run of figure2"),
+    (["study", "figure2", "--set=study.episodes=9"], "study.episodes is not an option; known: none"),
+    (["study", "figure3", "--set=study.methods=a2d"], "study.methods = 'a2d' is not legal (did you mean a2c?)"),
+    (
+        ["study", "figure4", "--set=study.projection=tsne"],
+        "study.projection = 'tsne' is not legal: it must be one of pca, umap",
+    ),
+    (["study", "figure4", "--set=study.purifier=nosuch"], "purifier 'nosuch' is unknown"),
+    (["study", "figure6", "--set=purifier.steps=3"], "purifier.steps is what this study varies: use study.steps"),
+    (["study", "figure6", "--set=study.steps=x"], "study.steps = 'x' is not legal"),
     (["nosuch"], "invalid choice: 'nosuch'"),
     ([], "required"),
 ]

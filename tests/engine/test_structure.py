@@ -56,14 +56,22 @@ def test_methods_import_neither_purifiers_nor_each_other() -> None:
             )
 
 
+def test_nothing_that_a_run_needs_imports_a_study() -> None:
+    for file in (ROOT / "engine").rglob("*.py"):
+        if file.parent.name != "studies" and file.name not in ("__main__.py", "catalog.py"):
+            assert not any(module.startswith("engine.studies") for module in imports(file)), file
+
+
 def test_the_engine_knows_neither_database_nor_app() -> None:
     for file in (ROOT / "engine").rglob("*.py"):
         assert not any(module.split(".")[0] in ("runs_db", "app", "streamlit", "sqlalchemy") for module in imports(file)), file
 
 
-@pytest.mark.parametrize(("table", "folder"), [("methods", "methods"), ("purifiers", "purify"), ("datasets", "data")])
+@pytest.mark.parametrize(
+    ("table", "folder"), [("methods", "methods"), ("purifiers", "purify"), ("datasets", "data"), ("studies", "studies")]
+)
 def test_every_row_has_its_module_and_every_module_its_row(table: str, folder: str) -> None:
-    needed = {"methods": "train", "purifiers": "fit", "datasets": "load"}[table]
+    needed = {"methods": "train", "purifiers": "fit", "datasets": "load", "studies": "QUESTION"}[table]
     rows = set(catalog.TABLES[table].values()) | ({LOG} if table == "datasets" else set())
     modules = {f"engine.{folder}.{file.stem}" for file in (ROOT / "engine" / folder).glob("*.py") if file.stem != "__init__"}
     with_entry = {name for name in modules if hasattr(importlib.import_module(name), needed)}

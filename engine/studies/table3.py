@@ -1,0 +1,232 @@
+"""Table 3: what hierarchy and purified states add, beside what the paper printed and references that do not learn"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+
+from engine.options import BadInput, option, suggest
+from engine.purify import PURIFIERS
+from engine.spec import RunSpec
+from engine.statistics import Spread, change, spread
+from engine.studies import words
+from engine.studies.ask import Arm, Ask, Kept, Report, Runs, StudyConfig
+from engine.studies.tables import COLUMNS, Column, Row, Table, listed
+
+TITLE = "Table 3. The ablation"
+QUESTION = (
+    "FLAT is one policy on purified states, HRL is manager and worker on raw states, + RCE, TCE and BOD are HRL behind other "
+    "denoisers, and + DSRM is the whole of DSRM-HRL. References below do not learn from sessions; the oracle alone sees the "
+    "true click probabilities. Means ± standard deviations (ddof 0) over seeds, as the paper prints them."
+)
+ROWS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("FLAT", "diffusion", {"hierarchical": False}),
+    ("HRL", "identity", {}),
+    ("+ RCE", "rce", {}),
+    ("+ TCE", "tce", {}),
+    ("+ BOD", "bod", {}),
+    ("+ DSRM", "diffusion", {}),
+)  # title in the paper, purifier, and what differs from dsrm_hrl
+REFERENCES = (
+    ("random", "random", "identity"),
+    ("popular", "popular", "identity"),
+    ("balanced, raw states", "balanced", "identity"),
+    ("balanced, purified states", "balanced", "diffusion"),
+    ("oracle", "oracle", "identity"),
+)
+RIVALS = ("random", "popular", "balanced, raw states", "balanced, purified states")  # references that see no truth
+WHOLE, RAW, SINGLE, ORACLE = "+ DSRM", "HRL", "FLAT", "oracle"
+MEASURES = ("len", "r_each", "r_cum", "ad")  # the paper's
+PAPER = Path(__file__).parents[1] / "paper" / "table3.csv"
+
+
+@dataclass(frozen=True)
+class Config(StudyConfig):
+    """`study.*` of `table3`."""
+
+    rows: str | None = option(None, "titles of rows and references, separated by semicolons; none: all that there are")
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A cell of the paper's table."""
+
+    mean: float
+    std: float
+
+
+def arms(ask: Ask) -> list[Arm]:
+    """The rows whose purifier there is, then the references."""
+    made = [
+        Arm(title, "dsrm_hrl", purifier, {"method": settings} if settings else {})
+        for title, purifier, settings in ROWS
+        if purifier in PURIFIERS
+    ]
+    made += [Arm(*row) for row in REFERENCES]
+    if ask.config.rows is None:
+        return made
+    known = [arm.title for arm in made]
+    wanted = [part.strip() for part in ask.config.rows.split(";")]
+    for title in wanted:
+        if title not in known:
+            raise BadInput(f"study.rows = {title!r} is not legal{suggest(title, known)}")
+    return [arm for arm in made if arm.title in wanted]
+
+
+def specs(ask: Ask) -> list[RunSpec]:
+    """Rows × seeds."""
+    return ask.specs(arms(ask))
+
+
+def measure(ask: Ask, runs: Runs, kept: Kept) -> Any:
+    """Nothing beside the runs."""
+    return None
+
+
+def read(ask: Ask, runs: Runs, measured: Any) -> Report:
+    """Our table, the paper's, and whether they say the same."""
+    names = (*MEASURES, "utility")
+    found = {arm.title: {name: ask.by_seed(arm, runs, name) for name in names} for arm in arms(ask)}
+    known = [name for name in names if any(value is not None for own in found.values() for value in own[name].values())]
+    spreads = {title: {name: spread(list(own[name].values())) for name in known} for title, own in found.items()}
+    references = {title for title, _, _ in REFERENCES}
+    columns = [Column(c.name, c.title, c.better, 3, c.unit) for c in (COLUMNS[name] for name in known)]
+    rows = [Row(title, dict(own), title in references) for title, own in spreads.items()]
+    measured_table = Table("", f"Measured here, Max Len {ask.max_len}", "Method", columns, rows)
+    published = printed(ask.max_len)
+    return Report(
+        [*findings(found, published), *against_references(found, spreads)],
+        [measured_table, *([_published_table(published, ask.max_len)] if published else [])],
+        _chart(spreads, known, published, references),
+        "For each measure one row a method: mean and standard deviation here, and the paper's two data sets beside it",
+        [
+            "Bold: the best mean among methods that learn. The paper's worlds are other worlds, with another catalogue, other "
+            "users and its own abandonment rule, so levels cannot be compared; what can be is which row is above which. "
+            f"{words.INTERVALS}",
+            "" if published else f"The paper has no Table 3 for Max Len {ask.max_len}; it has 30 and 50.",
+        ],
+    )
+
+
+def printed(max_len: int) -> dict[str, dict[str, dict[str, Printed]]]:
+    """Dataset → row → measure → the paper's cell; empty where it has none for this Max Len."""
+    with PAPER.open(encoding="utf-8") as file:
+        lines = csv.DictReader(line for line in file if not line.startswith("#"))
+        table: dict[str, dict[str, dict[str, Printed]]] = {}
+        for line in lines:
+            if int(line["max_len"]) == max_len:
+                title = line["method"].replace("+", "+ ")
+                row = table.setdefault(line["dataset"], {}).setdefault(title, {})
+                row[line["metric"]] = Printed(float(line["mean"]), float(line["std"]))
+    return table
+
+
+Found = dict[str, dict[str, dict[int, float | None]]]  # row → measure → seed → value
+
+
+def findings(found: Found, published: dict[str, dict[str, dict[str, Printed]]]) -> list[str]:
+    """What purification and hierarchy change here, seed by seed, and whether the paper's numbers have the same signs."""
+    told = []
+    for part, without in (("Purified states", RAW), ("The hierarchy", SINGLE)):
+        if WHOLE not in found or without not in found:
+            continue
+        moved = {name: change(found[without][name], found[WHOLE][name]) for name in ("len", "r_cum", "ad", "utility")}
+        moved = {name: value for name, value in moved.items() if value is not None}
+        verdicts = {COLUMNS[name].title: words.verdict(value, COLUMNS[name]) for name, value in moved.items()}
+        parts = [words.changed(value, COLUMNS[name]) for name, value in moved.items()]
+        sentence = f"{part} ({WHOLE} against {without}) moved {listed(parts)}: {words.graded(verdicts)}."
+        signs = _signs(without, published)
+        if signs:
+            own = words.verdict(moved.get("r_cum"), COLUMNS["r_cum"])
+            agrees = {1: "here too", -1: "here it is the other way round", 0: "here the seeds do not tell"}[own * signs]
+            claim = "higher" if signs > 0 else "lower"
+            sentence += f" The paper has R_cum {claim} with it on both of its data sets; {agrees}."
+        elif published:
+            sentence += " The paper's two data sets do not agree on its effect on R_cum."
+        told.append(sentence)
+    return told
+
+
+def _signs(without: str, published: dict[str, dict[str, dict[str, Printed]]]) -> int:
+    """The sign of the paper's difference in R_cum where all its data sets share it, else 0."""
+    gaps = [rows[WHOLE]["r_cum"].mean - rows[without]["r_cum"].mean for rows in published.values()]
+    if gaps and all(gap > 0 for gap in gaps):
+        return 1
+    return -1 if gaps and all(gap < 0 for gap in gaps) else 0
+
+
+def against_references(found: Found, spreads: dict[str, dict[str, Spread | None]]) -> list[str]:
+    """The best learner against the best reference that sees no truth, and its distance to the oracle, in R_cum."""
+
+    def best(titles: list[str]) -> str | None:
+        means = {title: own.mean for title in titles if title in spreads and (own := spreads[title]["r_cum"]) is not None}
+        return max(means, key=lambda title: means[title]) if means else None
+
+    learner, rival = best([title for title, _, _ in ROWS]), best(list(RIVALS))
+    told = []
+    if learner and rival:
+        gap = change(found[rival]["r_cum"], found[learner]["r_cum"])
+        own = {1: "beats", -1: "loses to", 0: "is not told apart from"}[words.verdict(gap, COLUMNS["r_cum"])]
+        told.append(
+            f"The best learner in R_cum, {learner}, {own} the best rule without learning, {rival}: "
+            f"{words.changed(gap, COLUMNS['r_cum'])}."
+        )
+    if learner and ORACLE in found:
+        gap = change(found[learner]["r_cum"], found[ORACLE]["r_cum"])
+        if gap is not None:
+            told.append(f"The oracle, which sees the true click probabilities, is {words.signed(gap.mean, 2)} R_cum from it.")
+    return told
+
+
+def _published_table(published: dict[str, dict[str, dict[str, Printed]]], max_len: int) -> Table:
+    columns = [
+        Column(f"{dataset} {name}", f"{dataset} {COLUMNS[name].title}", COLUMNS[name].better, 3)
+        for dataset in published
+        for name in MEASURES
+    ]
+    rows = []
+    for title, _, _ in ROWS:
+        cells = {f"{dataset} {name}": _as_spread(own[title][name]) for dataset, own in published.items() for name in MEASURES}
+        rows.append(Row(title, cells))
+    return Table("paper", f"The paper's Table 3, Max Len {max_len}, as printed", "Method", columns, rows)
+
+
+def _as_spread(cell: Printed) -> Spread:
+    """The paper prints mean and deviation of 3 seeds; an interval is not known."""
+    return Spread(cell.mean, cell.std, float("nan"), float("nan"), 3)
+
+
+def _chart(
+    spreads: dict[str, dict[str, Spread | None]],
+    known: list[str],
+    published: dict[str, dict[str, dict[str, Printed]]],
+    references: set[str],
+) -> alt.TopLevelMixin:
+    from engine.studies import draw
+
+    here = [
+        draw.dots(
+            [(title, own[name], draw.MUTED if title in references else draw.BLUE) for title, own in spreads.items()],
+            COLUMNS[name], names=place == 0, width=135, interval=False,
+        )
+        for place, name in enumerate(known)
+    ]  # fmt: skip
+    parts = [draw.row(here, "Measured here")]
+    for dataset, rows in published.items():
+        panels = [
+            draw.dots(
+                [(title, _as_spread(rows[title][name]), draw.VERMILION) for title, _, _ in ROWS],
+                COLUMNS[name], names=place == 0, width=135, interval=False,
+            )
+            for place, name in enumerate(MEASURES)
+        ]  # fmt: skip
+        parts.append(draw.row(panels, f"The paper, {dataset}"))
+    return draw.finished(
+        alt.vconcat(*parts, spacing=24),
+        "The ablation, here and as published",
+        "Dot: mean over seeds; line: ± standard deviation. Grey: references. ↑ higher is better, ↓ lower is better",
+    )
