@@ -7,8 +7,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import json
 import sys
 import time
@@ -17,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from engine.arguments import Parser, add_spec_options, guarded, say, spec_from
+from engine.arguments import Parser, add_spec_options, guarded, say, seeds_of, spec_from
 from engine.options import BadInput
 from engine.spec import RunSpec, from_json, make
 from runs_db import files
@@ -133,14 +131,13 @@ def _wanted_specs(args: argparse.Namespace) -> list[RunSpec]:
 
 
 def _study(args: argparse.Namespace) -> list[RunSpec]:
-    if importlib.util.find_spec("engine.studies") is None:
-        raise BadInput(f"--study {args.study}: studies come with engine.studies, which this version does not have")
-    studies = importlib.import_module("engine.studies")
-    try:
-        seeds = tuple(int(seed) for seed in args.seeds.split(",")) if args.seeds else None
-    except ValueError:
-        raise BadInput(f"--seeds {args.seeds} is not legal: write whole numbers with commas, for example 11,15,19") from None
-    return list(studies.specs(args.study, dataset=args.dataset, budget=args.budget, seeds=seeds))
+    from engine import studies
+
+    seeds = seeds_of(args.seeds) if args.seeds is not None else None
+    found = studies.specs(args.study, dataset=args.dataset, budget=args.budget, seeds=seeds, sets=args.sets)
+    if not found:
+        raise BadInput(f"--study {args.study} has no runs to queue: python -m engine study {args.study} makes it without")
+    return found
 
 
 def _list(args: argparse.Namespace) -> int:

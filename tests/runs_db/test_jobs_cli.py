@@ -14,7 +14,7 @@ import pytest
 
 import toy
 from bench import Bench, environment
-from engine import spec
+from engine import spec, studies
 from engine.arguments import guarded
 from runs_db.__main__ import main
 from runs_db.database import Database
@@ -59,6 +59,13 @@ def test_enqueue(store: Store, call: Call, tmp_path: Path) -> None:
     file.write_text(json.dumps([{**short, "seed": seed} for seed in (1, 2)]))
     assert call("enqueue", "--spec", file, "--json").json == {"id": 3, "ids": [3, 4]}
     assert store.spec(4) == spec.make("toy", "toy", "toy", seed=2)
+
+
+def test_enqueue_all_runs_of_a_study(store: Store, call: Call) -> None:
+    answer = call("enqueue", "--study", "table3", "--seeds", "7,8", "--set", "world.max_len=20", "--json")
+    assert (answer.status, len(answer.json["ids"])) == (0, len(studies.specs("table3", seeds=(7, 8))))
+    first = store.spec(answer.json["id"])
+    assert (first.seed, first.settings["world"]["max_len"], first.settings["method"]["hierarchical"]) == (7, 20, False)
 
 
 def test_first_enqueue_makes_the_database(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +136,9 @@ def test_prune_asks_first(store: Store, call: Call) -> None:
         ("enqueue --method toy --purifier toy --dataset toy --tag a,b", "tag = 'a,b' is not legal"),
         ("enqueue --spec nowhere.json", "--spec nowhere.json cannot be read: No such file or directory"),
         ("enqueue --spec a --study b", "--spec and --study exclude each other"),
+        ("enqueue --study nosuch", "study 'nosuch' is unknown; known: figure2"),
+        ("enqueue --study figure2", "--study figure2 has no runs to queue"),
+        ("enqueue --study table3 --seeds 1,1", "each given once"),
     ],
 )
 def test_bad_input_is_one_line(store: Store, call: Call, argv: str, words: str) -> None:
