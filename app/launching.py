@@ -19,6 +19,7 @@ from engine.methods import METHODS
 from engine.options import BadInput
 from engine.purify import PURIFIERS
 from engine.spec import RunSpec, config_class, make
+from engine.studies import table3
 
 MOST = 400  # runs of one launch
 OWN = "own"  # a method's own default purifier
@@ -70,14 +71,6 @@ def crossed(methods: Iterable[str], purifiers: Iterable[str]) -> tuple[Arm, ...]
 
 
 TABLE_2 = ("a2c", "td3", "bcq", "mofir", "dorl", "dnair", "sac4ir", "dsrm_hrl")
-TABLE_3: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("FLAT", "diffusion", {"hierarchical": False}),
-    ("HRL", "identity", {}),
-    ("+ RCE", "rce", {}),
-    ("+ TCE", "tce", {}),
-    ("+ BOD", "bod", {}),
-    ("+ DSRM", "diffusion", {}),
-)
 
 
 def table_2() -> Preset:
@@ -89,9 +82,11 @@ def table_2() -> Preset:
 def table_3() -> Preset:
     """The ablation: FLAT, HRL, HRL behind heuristic denoisers, and all of DSRM-HRL."""
     arms = tuple(
-        Arm("dsrm_hrl", purifier, {"method": settings}, title) for title, purifier, settings in TABLE_3 if purifier in PURIFIERS
+        Arm("dsrm_hrl", purifier, {"method": settings}, title)
+        for title, purifier, settings in table3.ROWS
+        if purifier in PURIFIERS
     )
-    return Preset(arms, tuple(title for title, purifier, _ in TABLE_3 if purifier not in PURIFIERS))
+    return Preset(arms, tuple(title for title, purifier, _ in table3.ROWS if purifier not in PURIFIERS))
 
 
 def lam_sweep(values: Iterable[float]) -> Preset:

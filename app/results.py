@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from app import words
 from app.measures import MEASURES, Measure
+from engine.studies.tables import harmless
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,17 +176,7 @@ def csv_text(frame: pd.DataFrame) -> str:
     """CSV of a table. A text that a spreadsheet would take for a formula gets a ' in front (leading = + - @, tab, return)."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow([_harmless(str(name)) for name in frame.columns])
+    writer.writerow([harmless(str(name)) for name in frame.columns])
     for row in frame.itertuples(index=False):
-        writer.writerow([_harmless(value) for value in row])
+        writer.writerow([harmless(value) for value in row])
     return out.getvalue()
-
-
-def _harmless(value: Any) -> Any:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, list | tuple):
-        value = " ".join(map(str, value))
-    if isinstance(value, str) and value.lstrip(" ")[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return "'" + value
-    return value

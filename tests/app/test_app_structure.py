@@ -17,7 +17,7 @@ from app.views import VIEWS
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "app"
 FILES = sorted(APP.rglob("*.py"))
-READ_ONLY = {"arguments", "catalog", "data", "evaluate", "methods", "metrics", "options", "purify", "run", "spec"}
+READ_ONLY = {"arguments", "catalog", "data", "evaluate", "methods", "metrics", "options", "purify", "run", "spec", "studies"}
 NEVER = {"train", "run_study", "fit", "purify", "fit_responses"}
 
 
