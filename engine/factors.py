@@ -15,6 +15,8 @@ from engine.options import Diverged
 BATCH = (256, 8192)  # fewest and most logged rows in one step of Adam
 STEPS = 64  # in one epoch, where the log is long enough
 DETAIL = 10.0  # precision of an item's detail around its tags' vectors
+# (loss (n,), probability (n,), reward (n,), step) → weights (n,) of a batch's rows; nothing is differentiated through it
+Reweigh = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def factorise(
     biases: bool = False,
     disentangle: bool = False,
     weight: Tensor | None = None,
+    reweigh: Reweigh | None = None,
     watch: Callable[[float], None] = lambda _: None,
 ) -> Factors:
     """Fit clicks by Adam on the (weighted) logistic loss with Gaussian priors, each spread over its entity's rows.
@@ -62,7 +65,9 @@ def factorise(
     biases: learn user and item biases. disentangle: besides the biases, give popularity a factor of its own,
     (1 + c_u)·h(popularity), with h a small network, so that the vectors need not carry it (the idea of DICE, Zheng et al.
     2021), and let an item's vector be its tags' vectors plus a detail, so that rarely shown items get a vector too.
-    decay: precision of the users' prior. watch: told the share that is done; may raise Stopped.
+    decay: precision of the users' prior. weight (N,): of each row. reweigh: gives a batch's rows weights from their present
+    losses; the loss is then their weighted mean, so that the priors keep their share. watch: told the share that is done; may
+    raise Stopped.
     """
     biases = biases or disentangle
     users = nn.Parameter(0.1 * torch.randn(log.users, width, generator=generator))
@@ -111,7 +116,13 @@ def factorise(
                 c = conformity[u]
                 logit = logit + (1 + c) * curve()[i]
                 prior = prior + per_user[u] * c.pow(2)
-            loss = F.binary_cross_entropy_with_logits(logit, log.reward[rows], None if weight is None else weight[rows])
+            reward, own = log.reward[rows], None if weight is None else weight[rows]
+            if reweigh is None:
+                loss = F.binary_cross_entropy_with_logits(logit, reward, own)
+            else:
+                each = F.binary_cross_entropy_with_logits(logit, reward, own, reduction="none")
+                given = reweigh(each.detach(), torch.sigmoid(logit.detach()), reward, done)
+                loss = (given * each).sum() / given.sum().clamp_min(1e-6)
             loss = loss + 0.5 * prior.mean() + 0.5 * kinds.pow(2).sum() / len(log)
             adam.zero_grad()
             loss.backward()

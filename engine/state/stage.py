@@ -12,12 +12,13 @@ from torch import Tensor
 
 from engine import cache
 from engine.contracts import Data, Dataset, Items, Obs
-from engine.factors import Factors, factorise
+from engine.factors import Factors, Reweigh, factorise
 from engine.rows import last_rows
 from engine.spec import StateConfig
 from engine.state.encoder import Evidence, evidence_parts
 
 Watch = Callable[[str, float], None]  # told (what is being done, share done); may raise Stopped
+OBSERVED, DISENTANGLED = 1, 2  # purposes of generators
 
 
 class Stage:
@@ -37,30 +38,38 @@ class Stage:
     @cached_property
     def observed(self) -> Factors:
         """Plain vectors learnt from the observed clicks: the space of the paper's s_t, popularity and all."""
-        return self._factors("observed", 1, disentangle=False)
+        return self._factors("observed", OBSERVED, disentangle=False)
 
     @cached_property
     def disentangled(self) -> Factors:
         """Vectors beside which conformity, popularity, activity and appeal have factors of their own."""
-        return self._factors("disentangled", 2, disentangle=True)
+        return self._factors("disentangled", DISENTANGLED, disentangle=True)
 
     @cached_property
     def evidence(self) -> Evidence:
         """The encoder of what a history says of the long-run interest."""
         return Evidence(evidence_parts(self.disentangled, self.items.log_popularity()))
 
+    def reweighed(self, name: str, reweigh: Reweigh) -> Factors:
+        """Plain vectors as `observed`, from the same start and in the same batches, whose rows `reweigh` weighs. Not cached."""
+        return self._learn(name, OBSERVED, disentangle=False, reweigh=reweigh)
+
+    def _learn(self, name: str, purpose: int, *, disentangle: bool, reweigh: Reweigh | None = None) -> Factors:
+        return factorise(
+            self.log,
+            width=self.config.width,
+            epochs=self.config.epochs,
+            learning_rate=self.config.learning_rate,
+            decay=self.config.decay,
+            generator=self.generator(purpose),
+            disentangle=disentangle,
+            reweigh=reweigh,
+            watch=lambda done: self.watch(f"item vectors, {name}", done),
+        )
+
     def _factors(self, name: str, purpose: int, *, disentangle: bool) -> Factors:
         def make() -> dict[str, Any]:
-            factors = factorise(
-                self.log,
-                width=self.config.width,
-                epochs=self.config.epochs,
-                learning_rate=self.config.learning_rate,
-                decay=self.config.decay,
-                generator=self.generator(purpose),
-                disentangle=disentangle,
-                watch=lambda done: self.watch(f"item vectors, {name}", done),
-            )
+            factors = self._learn(name, purpose, disentangle=disentangle)
             return {field.name: getattr(factors, field.name) for field in fields(factors)}
 
         kept = cache.fetch(f"vectors-{name}", self.key, make, lambda: self.watch(f"waiting for item vectors, {name}", 0.0))
