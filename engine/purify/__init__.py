@@ -5,4 +5,7 @@ PURIFIERS = {
     "projection": "engine.purify.projection",
     "regression": "engine.purify.regression",
     "diffusion": "engine.purify.diffusion",
+    "rce": "engine.purify.rce",
+    "tce": "engine.purify.tce",
+    "bod": "engine.purify.bod",
 }
