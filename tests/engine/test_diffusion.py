@@ -115,7 +115,7 @@ def test_draws_differ_as_much_as_predictions_miss(stage: Stage) -> None:
     draws = view.chains(samples.encoded, samples.features, None, 32, torch.Generator().manual_seed(4))
     off = (samples.target - draws.mean(1)).pow(2).mean().item()
     assert draws.var(1).mean().item() == pytest.approx(off, rel=0.15)
-    assert spread_without_doubt(view, samples) < 0.6 * off, "without doubt, draws agree more with each other than with the truth"
+    assert spread_without_doubt(view, samples) < 0.6 * off, "draws without doubt agree with each other"
 
 
 @torch.no_grad()
