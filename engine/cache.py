@@ -53,9 +53,7 @@ def fetch(
 ) -> dict[str, Any]:
     """The kept result of `make` under `key`, made now if it is not there. `wait` is called while another process makes it
     and may raise to give up. Only tensors, numbers, text, and dicts and lists of them can be kept."""
-    full = {**key, "kind": kind, "torch": str(torch.__version__), "threads": torch.get_num_threads(), "source": source_digest()}
-    name = hashlib.sha256(json.dumps(full, sort_keys=True).encode()).hexdigest()[:24]
-    path = folder() / f"{kind}-{name}.pt"
+    path = _path(kind, key)
     kept = checkpoint.read_tensors(path)
     if kept is not None:
         return kept
@@ -75,3 +73,14 @@ def fetch(
         return kept
     finally:
         lock.release()
+
+
+def peek(kind: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What `fetch` would return without computing anything, or None."""
+    return checkpoint.read_tensors(_path(kind, key))
+
+
+def _path(kind: str, key: Mapping[str, Any]) -> Path:
+    full = {**key, "kind": kind, "torch": str(torch.__version__), "threads": torch.get_num_threads(), "source": source_digest()}
+    name = hashlib.sha256(json.dumps(full, sort_keys=True).encode()).hexdigest()[:24]
+    return folder() / f"{kind}-{name}.pt"

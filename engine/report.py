@@ -16,12 +16,12 @@ from torch import Tensor
 
 from engine import catalog
 from engine.contracts import Data, Obs
-from engine.metrics import gini
 from engine.options import build
+from engine.overview import overview
 from engine.purify.interest import long_run
 from engine.purify.view import View
 from engine.rows import last_rows
-from engine.run import load_data, make_world, purify
+from engine.run import PARTS, load_data, make_world, purify
 from engine.spec import RunSpec
 from engine.state.encoder import popularity_level
 from engine.state.stage import Stage
@@ -200,51 +200,12 @@ def neighbourhood_overlap(state: Tensor, clean: Tensor, count: int = NEIGHBOURS)
 def inspect(spec: RunSpec, say: Say = lambda _: None) -> dict[str, Any]:
     """Numbers of a dataset's whole log, and how well fitted response models predict held-out rows of its two logs."""
     data = load_data(spec)
-    items = data.train.items
-    item, reward = whole_log(data)
-    exposures, plays = exposures_and_plays(item, reward, len(items))
-    met = exposures > 0
-    rate = plays[met] / exposures[met]
-    users = data.train.users if data.shared_users else data.train.users + data.test.users
-    row: dict[str, Any] = {
-        "name": data.name,
-        "users": users,
-        "items": len(items),
-        "interactions": len(item),
-        "train_interactions": len(data.train),
-        "test_interactions": len(data.test),
-        "density": len(item) / (users * len(items)),
-        "mean_reward": float(reward.mean()),
-        "randomised_share": None if data.train.randomised is None else float(data.train.randomised.float().mean()),
-        "head_share": float(exposures[items.head].sum() / exposures.sum()),
-        "gini": gini(exposures),
-        "popularity_reward_r2_counts": squared_correlation(exposures[met], plays[met]),
-        "popularity_reward_r2_rates": squared_correlation(exposures[met], rate),
-        "tags": len(items.tag_names) - 1,
-        "repairs": dict(data.repairs),
-        "fidelity": None,
-    }
+    row: dict[str, Any] = {**overview(data).row, "fidelity": None}
     if data.responses is None:
         row["fidelity"] = {}
-        for part in ("train", "test"):
+        for part in PARTS:
             say(f"fitting the {part} world")
             _, fidelity = make_world(spec, data, part)
             assert fidelity is not None
             row["fidelity"][part] = fidelity.as_dict()
     return row
-
-
-def whole_log(data: Data) -> tuple[Tensor, Tensor]:
-    """Item (N,) and reward (N,) of every row, training and test."""
-    return torch.cat([data.train.item, data.test.item]), torch.cat([data.train.reward, data.test.reward])
-
-
-def exposures_and_plays(item: Tensor, reward: Tensor, items: int) -> tuple[Tensor, Tensor]:
-    """How often each item was shown, int64 (I,), and the rewards it got in all (I,)."""
-    return torch.bincount(item, minlength=items), torch.zeros(items).scatter_add_(0, item, reward)
-
-
-def squared_correlation(x: Tensor, y: Tensor) -> float:
-    """Squared correlation of two columns."""
-    both = torch.stack([x.double(), y.double()])
-    return float(torch.corrcoef(both)[0, 1] ** 2) if bool((both.std(1) > 0).all()) else 0.0

@@ -30,6 +30,7 @@ from engine.state.stage import Stage
 from engine.world.responses import Fidelity, Fitted, Generated, ResponseModel, fit_responses
 from engine.world.simulator import Simulator
 
+PARTS = ("train", "test")  # a dataset's two worlds
 SPEC, RESULT, EPISODES, POLICY, STATES = "spec.json", "result.json", "episodes.csv", "policy.pt", "states.pt"
 EVALUATION_LUCK = 0  # the evaluation's seed: fixed, so that every policy meets the same users and the same luck
 
@@ -147,10 +148,21 @@ def _fitted(data: Data, part: str, watch: Callable[[str, float], None]) -> tuple
         assert model.fidelity is not None
         return {"factors": dict(vars(model.factors)), "fidelity": model.fidelity.as_dict()}
 
-    key = {"data": data.fingerprint, "part": part}
-    kept = cache.fetch("responses", key, make, lambda: watch(f"waiting for the {part} world", 0.0))
+    kept = cache.fetch(
+        "responses", _world_key(data.fingerprint, part), make, lambda: watch(f"waiting for the {part} world", 0.0)
+    )
     fidelity = Fidelity(**kept["fidelity"])
     return Fitted(Factors(**kept["factors"]), fidelity), fidelity
+
+
+def kept_fidelity(fingerprint: str) -> dict[str, dict[str, Any]]:
+    """Part → how well its fitted world predicts, for the parts of a dataset whose world some run has fitted already."""
+    kept = {part: cache.peek("responses", _world_key(fingerprint, part)) for part in PARTS}
+    return {part: found["fidelity"] for part, found in kept.items() if found is not None}
+
+
+def _world_key(fingerprint: str, part: str) -> dict[str, str]:
+    return {"data": fingerprint, "part": part}
 
 
 def purify(spec: RunSpec, stage: Stage) -> View:

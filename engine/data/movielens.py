@@ -47,6 +47,11 @@ def catalogue_size(config: Config) -> int:
     return ITEMS
 
 
+def present(folder: Path) -> bool:
+    """Whether `read` would find files there; they are not looked into."""
+    return any((folder / name).exists() for name in ("u.data", "ml-100k.inter"))
+
+
 def load(config: Config) -> Data:
     """The ratings from DATA_DIR, fetched first if they are not there. Raises BadInput with the manual steps."""
     folder = fetch.data_folder() / NAME

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from engine.options import Config as BaseConfig
-from engine.report import exposures_and_plays, squared_correlation, whole_log
+from engine.overview import correlation, exposures_and_plays, whole_log
 from engine.run import load_data
 from engine.spec import RunSpec
 from engine.studies import draw
@@ -70,8 +70,8 @@ def read(ask: Ask, runs: Runs, measured: Any) -> Report:
         ("rates", "reward per exposure", reward / exposures),
         ("rates, rewards dealt out at random", "no tie between item and reward is left", dealt / exposures),
     ]
-    shared = [squared_correlation(exposures, y) for _, _, y in rows]
-    in_logs = [squared_correlation(torch.log1p(exposures), y) for _, _, y in rows]
+    shared = [correlation(exposures, y) ** 2 for _, _, y in rows]
+    in_logs = [correlation(torch.log1p(exposures), y) ** 2 for _, _, y in rows]
     r = [_correlation(exposures, y) for _, _, y in rows]
     columns = (Column("meaning", "Reward is"), Column("r2", "R²"), Column("r", "r"), Column("r2_log", "R² with log exposures"))
     table = Table(
