@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from app import forms, launching, state, words
-from app.launching import Arm, Choices, Preset
+from app.launching import OWN_LOG, Arm, Choices, Preset
 from engine import catalog
 from engine.data import LOG
 from engine.methods import METHODS
@@ -17,7 +17,6 @@ from engine.options import BadInput, Config
 from engine.purify import PURIFIERS
 from engine.spec import DEVICES, RunSpec, StateConfig, WorldConfig
 
-OWN_LOG = "A log of my own"
 OWN_PURIFIER = "Each method's own"
 DATASETS = {words.dataset_title(name): name for name in catalog.TABLES["datasets"]}
 METHOD_NAMES = {words.method_title(name): name for name in METHODS}
@@ -204,9 +203,9 @@ def _options(
             )
             if not set(_options_of(table, name)) - skip:
                 continue
-            title = words.method_title(name) if table == "methods" else words.purifier_title(name).capitalize()
+            title = words.method_title(name) if table == "methods" else words.purifier_title(name)
             icon = ":material/water_drop:" if table == "purifiers" else ":material/psychology:"
-            with st.expander(title, forms.touched(name), icon=icon):
+            with st.expander(f"{title[:1].upper()}{title[1:]}", forms.touched(name), icon=icon):
                 st.caption(words.plain(catalog.summary(catalog.find(table, name))))
                 kept[name] = {**kept.get(name, {}), **forms.fields(name, _config(table, name), skip=skip)}
     with st.expander("Budget and machine", icon=":material/memory:"):
