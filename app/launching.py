@@ -23,6 +23,7 @@ from engine.studies import table3
 
 MOST = 400  # runs of one launch
 OWN = "own"  # a method's own default purifier
+OWN_LOG = "A log of my own"  # a dataset's title in forms and links
 Settings = Mapping[str, Mapping[str, Any]]
 
 

@@ -67,7 +67,7 @@ def overview(data: Data) -> Overview:
         "popularity_reward_r2_counts": r_counts**2,
         "popularity_reward_r2_rates": r_rates**2,
         "popularity_reward_r_rates": r_rates,
-        "tags": len(items.tag_names) - 1,
+        "tags": int(items.tags.any(0).sum()),
         "repairs": dict(data.repairs),
     }
     return Overview(
@@ -99,4 +99,4 @@ def correlation(x: ArrayLike, y: ArrayLike) -> float:
     """Pearson's r of two columns (n,); 0 where one of them does not vary."""
     both = np.stack([np.asarray(column, dtype=np.float64) for column in (x, y)])
     varies = both.shape[1] > 1 and bool((both.std(1) > 0).all())
-    return float(np.corrcoef(both)[0, 1]) if varies else 0.0
+    return float(np.asarray(np.corrcoef(both))[0, 1]) if varies else 0.0

@@ -25,4 +25,5 @@ VIEWS = (
     View("runs", "Runs", ":material/list_alt:"),
     View("curves", "Curves", ":material/show_chart:"),
     View("sessions", "Sessions", ":material/play_circle:"),
+    View("data", "Data", ":material/dataset:"),
 )

@@ -17,7 +17,9 @@ from app.views import VIEWS
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "app"
 FILES = sorted(APP.rglob("*.py"))
-READ_ONLY = {"arguments", "catalog", "data", "evaluate", "methods", "metrics", "options", "purify", "run", "spec", "studies"}
+READ_ONLY = {
+    "arguments", "catalog", "data", "evaluate", "methods", "metrics", "options", "overview", "purify", "run", "spec", "studies"
+}  # fmt: skip
 NEVER = {"train", "run_study", "fit", "purify", "fit_responses"}
 
 

@@ -33,6 +33,8 @@ def test_an_empty_view_says_what_to_do_next(lab: Store, page: Page, view: str) -
     assert len(test.title) == 1
     if view == "launch":
         assert test.button(key="launch").label == "Launch 9 runs"
+    elif view == "data":
+        assert "Is what is shown more liked more?" in words(test), "the synthetic platform needs no run"
     else:
         assert "emonstration" in words(test)
 
@@ -157,7 +159,7 @@ def test_sliders_reach_the_specs(lab: Store, page: Page) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plan", "label"), [("Table 3", "Launch 9 runs"), ("λ sweep", "Launch 15 runs"), ("Steps sweep", "Launch 18 runs")]
+    ("plan", "label"), [("Table 3", "Launch 18 runs"), ("λ sweep", "Launch 15 runs"), ("Steps sweep", "Launch 18 runs")]
 )
 def test_presets_are_a_link_away(lab: Store, page: Page, plan: str, label: str) -> None:
     test = page("launch", plan=plan)

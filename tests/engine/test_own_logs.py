@@ -304,7 +304,7 @@ def test_real_items_of_kuairand_pure_are_not_liked_more_where_they_are_shown_mor
     popularity = pd.read_csv(folder / "item_popularity.csv")["popularity"].to_numpy()
     quality = pd.read_csv(folder / "item_quality.csv")["quality"].to_numpy()
     assert correlation(popularity, quality) == pytest.approx(-0.006, abs=0.001)
-    assert correlation(popularity, popularity * quality) ** 2 > 0.7
+    assert correlation(popularity, popularity * quality) ** 2 > 0.6
 
 
 def test_fidelity_is_known_once_a_world_was_fitted_and_never_fitted_for_it(

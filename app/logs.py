@@ -1,0 +1,161 @@
+"""Datasets as the Data view meets them: read once, kept for all visitors, and logs that visitors bring."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from app import state, words
+from app.charts import dataset as charts
+from engine import catalog
+from engine.data.own import Kept
+from engine.data.table import Checked
+from engine.options import BadInput
+from runs_db.models import DONE
+
+if TYPE_CHECKING:
+    from engine.overview import Overview
+
+RECENT = 50  # finished runs that are asked for their worlds
+Stamp = tuple[tuple[str, int, int], ...]  # (file, size, time) of what a dataset was read from
+
+
+@dataclass(frozen=True)
+class Told:
+    """How well the fitted worlds predict: part → fidelity, and where that was found."""
+
+    parts: Mapping[str, Mapping[str, Any]]
+    source: str
+
+
+def overview(dataset: str, options: Mapping[str, Any]) -> Overview:
+    """The numbers of a dataset. Raises BadInput where it cannot be used."""
+    return _overview(dataset, json.dumps(options, sort_keys=True), _stamp(dataset), os.environ.get("DATA_DIR", ""))
+
+
+@st.cache_data(max_entries=8, show_spinner="Reading the dataset …")
+def _overview(dataset: str, options: str, stamp: Stamp, folder: str) -> Overview:
+    from engine import overview as counting
+
+    module = catalog.find("datasets", dataset)
+    values = json.loads(options)
+    if catalog.is_path(dataset):
+        values["path"] = dataset
+    try:
+        return counting.overview(module.load(module.Config(**values)))
+    except MemoryError:
+        raise BadInput(f"dataset {dataset!r} does not fit into this machine's memory") from None
+
+
+def check(path: str, threshold: float | None) -> Checked:
+    """What is wrong with a log that lies on this machine. Raises BadInput where it cannot be looked at."""
+    return _check(path, threshold, _stamp(path))
+
+
+@st.cache_data(max_entries=8, show_spinner="Checking the log …")
+def _check(path: str, threshold: float | None, stamp: Stamp) -> Checked:
+    from engine.data import table
+
+    return table.check(table.Config(path=path, threshold=threshold))
+
+
+def keep(name: str, log: bytes, items: bytes | None, threshold: float | None) -> Kept:
+    """An uploaded log, checked, and kept where nothing is wrong. Raises BadInput."""
+    folder = os.environ.get("DATA_DIR", "")
+    kept = _keep(name, log, items, threshold, folder)
+    if kept.path is not None and not kept.path.is_file():  # removed since
+        _keep.clear()
+        kept = _keep(name, log, items, threshold, folder)
+    return kept
+
+
+@st.cache_data(max_entries=4, show_spinner="Checking the log …")
+def _keep(name: str, log: bytes, items: bytes | None, threshold: float | None, folder: str) -> Kept:
+    from engine.data import own
+
+    return own.keep(name, log, items, threshold)
+
+
+def _stamp(dataset: str) -> Stamp:
+    """Changes when a file that a dataset is read from does."""
+    if not catalog.is_path(dataset):
+        return ()
+    path = Path(dataset)
+    files = [file for file in (path, path.with_name("items.csv")) if file.is_file()]
+    return tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+
+
+def fidelity(dataset: str, options: Mapping[str, Any], fingerprint: str) -> Told | None:
+    """How well the worlds of a dataset predict, if a command or a run has found out; nothing is fitted for it."""
+    from engine import run
+
+    kept = run.kept_fidelity(fingerprint)
+    if len(kept) == len(run.PARTS):
+        return Told(kept, "")
+    runs = state.store().runs(states=[DONE], datasets=[dataset], limit=RECENT)
+    with_world = {own.id: own for own in runs if any(((own.summary or {}).get("world") or {}).values())}
+    wanted = {**asdict(catalog.find("datasets", dataset).Config(**options)), "path": None}
+    specs = state.store().specs(with_world)
+    for number, spec in specs.items():
+        if {**spec.settings["dataset"], "path": None} == wanted:
+            world = (with_world[number].summary or {})["world"]
+            return Told({part: found for part, found in world.items() if found}, f"run {number}")
+    return Told(kept, "") if kept else None
+
+
+def items_frame(found: Overview) -> pd.DataFrame:
+    """Items that were shown: title, exposures, plays, rate, kind."""
+    met = found.exposures > 0
+    titles = np.array(found.titles, dtype=object)[met]
+    return pd.DataFrame(
+        {
+            "title": [str(title)[:80] for title in titles],
+            "exposures": found.exposures[met],
+            "plays": found.plays[met],
+            "rate": found.rate[met],
+            "kind": np.where(found.head[met], "head", "tail"),
+        }
+    )
+
+
+def line(frame: pd.DataFrame, column: str) -> tuple[float, float]:
+    """(a, b) of the least-squares line column = a + b·exposures."""
+    x, y = frame["exposures"].to_numpy(), frame[column].to_numpy()
+    spread = float(((x - x.mean()) ** 2).sum())
+    slope = float(((x - x.mean()) * (y - y.mean())).sum() / spread) if spread else 0.0
+    return float(y.mean() - slope * x.mean()), slope
+
+
+def calibration_frame(told: Told) -> pd.DataFrame:
+    """part, predicted, observed, share: a row for each tenth of the held-out rows."""
+    rows = [
+        {"part": part, "predicted": predicted, "observed": observed, "share": share}
+        for part in charts.PARTS
+        if part in told.parts
+        for predicted, observed, share in told.parts[part]["calibration"]
+    ]
+    return pd.DataFrame(rows, columns=["part", "predicted", "observed", "share"])
+
+
+def problem_rows(checked: Checked) -> pd.DataFrame:
+    """The problems of a log, one a row."""
+    rows = [(found.where, found.column or "–", found.value or "–", found.legal) for found in checked.problems]
+    return pd.DataFrame(rows, columns=["Where", "Column", "What is there", "What it must be"])
+
+
+def understood(checked: Checked) -> str:
+    """A sentence about what a check found. Markdown."""
+    parts = [words.count(checked.rows, "row"), words.count(checked.users, "user"), words.count(checked.items, "item")]
+    text = f"{words.listed(parts)}. Columns used: {words.plain(', '.join(checked.used))}."
+    if checked.ignored:
+        several = f" and {len(checked.ignored) - 6} more" if len(checked.ignored) > 6 else ""
+        text += f" Ignored: {words.plain(', '.join(name[:40] for name in checked.ignored[:6]))}{several}."
+    return text + (" Titles and tags come from items\\.csv." if checked.described else "")
