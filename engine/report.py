@@ -5,7 +5,7 @@ Reports may ask the synthetic world's truth; nothing that trains imports this mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -32,6 +32,7 @@ MEASURES = (
     "preference_r2", "category_accuracy", "retrieval", "popularity_r2", "popularity_r2_nonlinear",
     "silhouette_interest", "silhouette_popularity", "neighbourhood_overlap",
 )  # fmt: skip
+QUICK = tuple(name for name in MEASURES if name not in ("retrieval", "popularity_r2_nonlinear"))  # for live views
 FOLDS, NEIGHBOURS, LEVELS = 5, 20, 5
 HELD_OUT = 3  # every third user of a log whose people are in both worlds is kept from stage I
 
@@ -146,11 +147,23 @@ def _liking(view: View, state: Tensor) -> Tensor:
     return view.predict(state) - view.curve
 
 
-def measure(state: Tensor, score: Tensor, clean: Tensor, label: Tensor, users: Tensor, data: Data) -> dict[str, float | None]:
-    """All measures of states (n,D) of `users` (n,) (docs/purification.md defines each).
+def measure(
+    state: Tensor,
+    score: Tensor | None,
+    clean: Tensor | None,
+    label: Tensor,
+    users: Tensor,
+    data: Data,
+    *,
+    wanted: Container[str] = MEASURES,
+    interest: Tensor | None = None,
+) -> dict[str, float | None]:
+    """The wanted measures of states (n,D) of `users` (n,) (docs/purification.md defines each); all others are None.
 
     Probes are ridge and logistic regression and gradient boosting, cross-fitted in FOLDS within these users. score (n,I) is
-    how the state ranks items; clean (n,D) the target from the full log; label (n,) the history's popularity.
+    how the state ranks items, None where nobody asks for retrieval; clean (n,·) what neighbours are compared with, None where
+    it is not known; label (n,) the history's popularity; interest int64 (n,) what to take for the main interest where the
+    truth is not known: it gets a silhouette, and no probe.
     """
     from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.linear_model import LogisticRegression, Ridge
@@ -165,24 +178,44 @@ def measure(state: Tensor, score: Tensor, clean: Tensor, label: Tensor, users: T
         predicted = cross_val_predict(model, x, y, cv=folds)
         return float(1 - ((y - predicted) ** 2).sum() / ((y - y.mean(0)) ** 2).sum())
 
+    def silhouette(groups: np.ndarray) -> float | None:
+        return float(silhouette_score(x, groups)) if 1 < len(set(groups.tolist())) < len(x) else None
+
+    def boosted() -> float:
+        return r2(HistGradientBoostingRegressor(max_iter=100, learning_rate=0.1, random_state=0), y)
+
+    def accuracy(main: np.ndarray) -> float | None:
+        if any(len(set(main[fold].tolist())) < 2 for fold, _ in folds.split(x)):
+            return None  # among few users a fold may know of one interest alone
+        return float((cross_val_predict(LogisticRegression(max_iter=300), x, main, cv=folds) == main).mean())
+
     y = label.numpy().astype(np.float64)
     level = np.searchsorted(np.quantile(y, np.linspace(0, 1, LEVELS + 1)[1:-1]), y)
-    result: dict[str, float | None] = dict.fromkeys(MEASURES)
-    result["popularity_r2"] = r2(Ridge(30.0), y)
-    result["popularity_r2_nonlinear"] = r2(HistGradientBoostingRegressor(max_iter=100, learning_rate=0.1, random_state=0), y)
-    result["silhouette_popularity"] = float(silhouette_score(x, level)) if len(set(level)) > 1 else None
-    result["neighbourhood_overlap"] = neighbourhood_overlap(state, clean)
+    makers: dict[str, Callable[[], float | None]] = {
+        "popularity_r2": lambda: r2(Ridge(30.0), y),
+        "popularity_r2_nonlinear": boosted,
+        "silhouette_popularity": lambda: silhouette(level),
+    }
+    if clean is not None:
+        makers["neighbourhood_overlap"] = lambda: neighbourhood_overlap(state, clean)
     if truth is not None:
-        preference, interest = truth.preference[users], truth.interest[users].numpy()
-        result["preference_r2"] = r2(Ridge(30.0), preference.numpy().astype(np.float64))
-        guess = cross_val_predict(LogisticRegression(max_iter=300), x, interest, cv=folds)
-        result["category_accuracy"] = float((guess == interest).mean())
-        result["silhouette_interest"] = float(silhouette_score(x, interest))
-        head = data.train.items.head
-        half = 5
-        groups = [score.masked_fill(hidden, -torch.inf).topk(half, 1).indices for hidden in (~head, head)]
-        result["retrieval"] = float(truth.genuine(users, torch.cat(groups, 1)).mean())
-    return result
+        preference, main = truth.preference[users].numpy().astype(np.float64), truth.interest[users].numpy()
+        makers["preference_r2"] = lambda: r2(Ridge(30.0), preference)
+        makers["category_accuracy"] = lambda: accuracy(main)
+        makers["silhouette_interest"] = lambda: silhouette(main)
+        if score is not None:
+            makers["retrieval"] = lambda: _retrieval(score, users, data)
+    elif interest is not None:
+        makers["silhouette_interest"] = lambda: silhouette(interest.numpy())
+    return {name: makers[name]() if name in makers and name in wanted else None for name in MEASURES}
+
+
+def _retrieval(score: Tensor, users: Tensor, data: Data, half: int = 5) -> float:
+    """Mean genuine preference for the `half` head and `half` tail items that are ranked first."""
+    assert data.truth is not None
+    head = data.train.items.head
+    groups = [score.masked_fill(hidden, -torch.inf).topk(half, 1).indices for hidden in (~head, head)]
+    return float(data.truth.genuine(users, torch.cat(groups, 1)).mean())
 
 
 def neighbourhood_overlap(state: Tensor, clean: Tensor, count: int = NEIGHBOURS) -> float:
