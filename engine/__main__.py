@@ -42,6 +42,10 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--seed", type=int, default=0, help="which users and luck (default 0, as in training's evaluation)")
     evaluate.set_defaults(act=_evaluate)
 
+    drawn = commands.add_parser("map", help="draw UMAP and t-SNE maps of a finished run's test users, for the app")
+    drawn.add_argument("--run", type=Path, required=True, metavar="DIR")
+    drawn.set_defaults(act=_map)
+
     report = commands.add_parser("purify-report", help="raw, purified and clean states, measured on unseen users")
     add_spec_options(report)
     report.add_argument("--seeds", help="comma-separated; each value then has mean, low and high")
@@ -73,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--set", action="append", default=[], metavar="SECTION.OPTION=VALUE", dest="sets")
     study.set_defaults(act=_study)
 
-    for command in (listing, train, evaluate, report, posterior, fetch, inspect, study):
+    for command in (listing, train, evaluate, drawn, report, posterior, fetch, inspect, study):
         command.add_argument("--json", action="store_true", help="one JSON value as the last line of stdout")
     return parser
 
@@ -150,6 +154,14 @@ def _evaluate(args: argparse.Namespace) -> int:
         raise BadInput(f"--seed {args.seed} is not legal: it must be 0 or more")
     measured = evaluate_run(args.run, episodes=args.episodes, lam=args.lam, steps=args.steps, luck=args.seed)
     return _print(args, measured, _table({str(args.run): measured}))
+
+
+def _map(args: argparse.Namespace) -> int:
+    from engine.maps import make
+
+    made = make(args.run, say)
+    text = f"maps of {made['users']} users are in {made['file']}{', as they were' if made['again'] else ''}"
+    return _print(args, made, text)
 
 
 def _purify_report(args: argparse.Namespace) -> int:
