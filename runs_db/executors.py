@@ -11,17 +11,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
-from runs_db import files, identity
+from runs_db import chores, files, identity
+from runs_db.chores import Chore
 from runs_db.database import Database
 from runs_db.identity import Identity
 from runs_db.queue import Claim
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
 TRAINER = (sys.executable, "-m", "runs_db.trainer")
+CHORES = {chores.MAPS: (sys.executable, "-m", "engine", "map", "--run")}  # each followed by the folder of a run
 
 
 class Executor(Protocol):
@@ -29,6 +31,9 @@ class Executor(Protocol):
 
     def start(self, claim: Claim) -> Identity:
         """Begin a claimed run. Raises OSError, Unavailable or BadInput if that cannot be done."""
+
+    def start_chore(self, chore: Chore) -> Identity:
+        """Begin a claimed chore. Raises OSError, Unavailable or BadInput if that cannot be done."""
 
     def alive(self, process: Identity) -> bool | None:
         """Whether the process runs; None if this place cannot know."""
@@ -39,28 +44,45 @@ class Executor(Protocol):
     def ending(self, process: Identity) -> str:
         """How a process ended, in words."""
 
+    def status(self, process: Identity) -> int | None:
+        """The exit status of a process that ended; None if this place was not told."""
+
     def tidy(self) -> None:
         """Called often: take leave of processes that have ended, and end what they left behind."""
 
 
 class Local:
-    """Subprocesses of this machine. command: what is started, followed by `--run ID --epoch E` and `options`."""
+    """Subprocesses of this machine. command: what is started, followed by `--run ID --epoch E` and `options`.
+    chores: what is started for each kind of chore, followed by a folder."""
 
-    def __init__(self, database: Database, command: Sequence[str] = TRAINER, options: Sequence[str] = ()) -> None:
-        self._database, self._command, self._options = database, list(command), list(options)
+    def __init__(
+        self,
+        database: Database,
+        command: Sequence[str] = TRAINER,
+        options: Sequence[str] = (),
+        chores: Mapping[str, Sequence[str]] = CHORES,
+    ) -> None:
+        self._database, self._command, self._options, self._chores = database, list(command), list(options), dict(chores)
         self._children: dict[int, tuple[Identity, subprocess.Popen[bytes]]] = {}
         self._codes: dict[Identity, int] = {}
 
     def start(self, claim: Claim) -> Identity:
         folder = files.make_run_folder(self._database.folder, claim.run)
         argv = [*self._command, "--run", str(claim.run), "--epoch", str(claim.epoch), *self._options]
-        with (folder / files.LOG).open("ab") as log:
+        return self._begin(argv, folder / files.LOG, "ab", claim.threads)
+
+    def start_chore(self, chore: Chore) -> Identity:
+        folder = files.run_folder(self._database.folder, chore.run)
+        return self._begin([*self._chores[chore.kind], str(folder)], folder / chores.log_name(chore.kind), "wb", 1)
+
+    def _begin(self, argv: list[str], log: Path, mode: Literal["ab", "wb"], threads: int) -> Identity:
+        with log.open(mode) as output:
             child = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=output,
                 stderr=subprocess.STDOUT,
-                env=self._environment(claim),
+                env=self._environment(threads),
                 start_new_session=True,
             )
         process = identity.of(child.pid)
@@ -91,6 +113,9 @@ class Local:
             return f"its process was ended by {signal.Signals(-code).name}{why}"
         return f"its process left with status {code} before the run had ended"
 
+    def status(self, process: Identity) -> int | None:
+        return self._codes.get(process)
+
     def tidy(self) -> None:
         for process, _ in list(self._children.values()):
             self._reap(process)
@@ -103,12 +128,12 @@ class Local:
         self._codes[process] = child.returncode
         self.stop(process, force=True)
 
-    def _environment(self, claim: Claim) -> dict[str, str]:
+    def _environment(self, threads: int) -> dict[str, str]:
         code = str(Path(__file__).resolve().parents[1])
         paths = [code, *filter(None, [os.environ.get("PYTHONPATH")])]
         return {
             **os.environ,
-            **dict.fromkeys(THREAD_VARIABLES, str(claim.threads)),
+            **dict.fromkeys(THREAD_VARIABLES, str(threads)),
             "PYTHONPATH": os.pathsep.join(paths),
             "PYTHONUNBUFFERED": "1",
             "RUNS_DB_URL": self._database.url.render_as_string(hide_password=False),

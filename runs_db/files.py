@@ -1,11 +1,12 @@
 """Folders beside the database: one per run, named by its id. Nothing outside RUNS_DIR is ever written or removed.
 
-RUNS_DIR/<id>/  spec.json, result.json, run.log, checkpoints/, policy.pt, states.pt
+RUNS_DIR/<id>/  spec.json, result.json, run.log, checkpoints/, policy.pt, states.pt; maps.pt, maps.log where somebody asked
 RUNS_DIR/cache/ what stage I has learnt, shared by runs; may be removed at any time
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import time
@@ -18,6 +19,7 @@ from runs_db.database import Unavailable
 
 CHECKPOINTS = "checkpoints"
 LOG = "run.log"
+MAPS = "maps.pt"  # engine.maps.FILE, which takes torch to import
 CACHE = "cache"
 SET_ASIDE = "set-aside-"  # folders of an earlier database that were in the way
 INCOMING = "incoming-"  # imports on their way
@@ -84,6 +86,14 @@ def tail(path: Path, lines: int, most: int = 65_536) -> str:
     except OSError:
         return ""
     return "\n".join(text.splitlines()[-lines:])
+
+
+def whole(path: Path) -> bool:
+    """Whether a file kept by `engine.checkpoint` is there and as it was written: a read of it, without torch."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() == path.with_name(path.name + ".sha256").read_text()
+    except OSError:
+        return False
 
 
 def find_waste(root: Path, known: Iterable[int], done: Iterable[int], cache_days: float) -> list[Waste]:

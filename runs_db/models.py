@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Column, Double, ForeignKey, Integer, MetaData
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-VERSIONS = ("0001",)
+VERSIONS = ("0001", "0002")
 
 QUEUED, STARTING, RUNNING, STOPPING = "queued", "starting", "running", "stopping"
 DONE, FAILED, STOPPED, DIVERGED = "done", "failed", "stopped", "diverged"
@@ -110,6 +110,25 @@ workers = Table(
     Column("started_at", Double, nullable=False),
     Column("heartbeat_at", Double, nullable=False),
     sqlite_autoincrement=True,
+)
+
+chores = Table(
+    "chores",
+    metadata,
+    Column("run", ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("kind", String(16), primary_key=True),
+    Column("state", String(16), nullable=False, index=True),
+    Column("epoch", Integer, nullable=False),
+    Column("worker", Integer),
+    Column("host", Text, nullable=False),
+    Column("boot_id", Text, nullable=False),
+    Column("pid", Integer),
+    Column("pid_started", Text, nullable=False),
+    Column("lease_until", Double),
+    Column("asked_at", Double, nullable=False),
+    Column("started_at", Double),
+    Column("ended_at", Double),
+    Column("error", Text, nullable=False),
 )
 
 

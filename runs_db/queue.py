@@ -29,6 +29,7 @@ from runs_db.models import (
     STARTING,
     STOPPED,
     STOPPING,
+    chores,
     episodes,
     metric_names,
     metrics,
@@ -94,14 +95,13 @@ def claim(
 ) -> Claim | None:
     """Take the oldest queued run, or None if there is none or no room for it on this machine.
 
-    Room: fewer than `slots` runs are active on this machine, whoever started them, and their threads and the run's fit into
-    `threads`; a run that wants more than the machine has may run alone. The order is strict, so that a wide run is not
-    overtaken by narrow ones for ever. GPUs would be one more such sum, over a table of devices, in the same statement.
+    Room: fewer than `slots` runs and chores are active on this machine, whoever started them, and their threads and the
+    run's fit into `threads`; a run that wants more than the machine has may run alone. The order is strict, so that a wide
+    run is not overtaken by narrow ones for ever. GPUs would be one more such sum, over a table of devices, in the same
+    statement.
     """
-    waiting, busy = runs.alias("waiting"), runs.alias("busy")
-    here = busy.c.state.in_(ACTIVE) & (busy.c.boot_id == process.boot_id)
-    used = select(func.coalesce(func.sum(busy.c.threads), 0)).where(here).scalar_subquery()
-    count = select(func.count()).select_from(busy).where(here).scalar_subquery()
+    waiting = runs.alias("waiting")
+    used, count = room_taken(process.boot_id)
     oldest = (
         select(waiting.c.id)
         .where(waiting.c.state == QUEUED)
@@ -128,12 +128,28 @@ def claim(
     )
 
     def work(connection: Connection) -> Claim | None:
-        if connection.dialect.name == "postgresql":  # two workers of one machine must not both see the same room
-            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:boot))"), {"boot": process.boot_id})
+        one_at_a_time(connection, process.boot_id)
         row = connection.execute(statement).one_or_none()
         return None if row is None else Claim(*row)
 
     return database.write(work)
+
+
+def room_taken(boot_id: str) -> tuple[Any, Any]:
+    """(threads, slots) in use on a machine, as subqueries for the statement of a claim. A chore takes one of each."""
+    busy, busy_chores = runs.alias("busy"), chores.alias("busy_chores")
+    here = busy.c.state.in_(ACTIVE) & (busy.c.boot_id == boot_id)
+    threads = select(func.coalesce(func.sum(busy.c.threads), 0)).where(here).scalar_subquery()
+    slots = select(func.count()).select_from(busy).where(here).scalar_subquery()
+    running = (busy_chores.c.state == RUNNING) & (busy_chores.c.boot_id == boot_id)
+    taken = select(func.count()).select_from(busy_chores).where(running).scalar_subquery()
+    return threads + taken, slots + taken
+
+
+def one_at_a_time(connection: Connection, boot_id: str) -> None:
+    """In a claim's transaction: two workers of one machine must not both see the same room. SQLite has one writer anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:boot))"), {"boot": boot_id})
 
 
 def begin(database: Database, run: int, epoch: int, process: Identity, lease: float = LEASE) -> Begun | None:

@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Connection, delete, func, insert, literal,
 
 from engine.options import BadInput, suggest
 from engine.spec import RunSpec
-from runs_db import files, identity, queue, specs
+from runs_db import chores, files, identity, queue, specs
 from runs_db.database import Database
 from runs_db.models import (
     ACTIVE,
@@ -296,6 +296,14 @@ class Store:
             way = "clone it to run it again" if found.state == DONE else "only stopped, failed and diverged runs can"
             raise BadInput(f"run {run} is {found.state}, it cannot be resumed: {way}")
 
+    def ask_chore(self, run: int, kind: str = chores.MAPS) -> str:
+        """Ask a worker for something that a done run can have, such as its maps; the chore's state now. Raises BadInput."""
+        return chores.ask(self.database, run, kind)
+
+    def chore(self, run: int, kind: str = chores.MAPS) -> chores.Chore | None:
+        """How a chore stands; None where nobody has asked for it."""
+        return chores.find(self.database, run, kind)
+
     def set_name(self, run: int, name: str) -> None:
         """Raises BadInput for more than 80 characters or one that does not print."""
         self._set(run, name=legal_name(name))
@@ -345,6 +353,10 @@ class Store:
     def log_tail(self, run: int, lines: int = 100) -> str:
         """The last lines of the log, at most 64 KB; empty before the run has started."""
         return files.tail(self.log_path(run), lines)
+
+    def chore_tail(self, run: int, kind: str = chores.MAPS) -> str:
+        """The last line that a chore has said; empty before it has started."""
+        return files.tail(self.folder(run) / chores.log_name(kind), 1)
 
     def waste(self, cache_days: float = 30.0) -> list[files.Waste]:
         """What `prune` would remove: orphan folders, checkpoints of done runs, stale cache files."""

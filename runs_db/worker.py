@@ -1,7 +1,7 @@
 """The supervisor of one machine: claims queued runs, starts them, enforces stops, takes over what others have left.
 
 It owns no run. Runs renew their own leases, so the death of a worker stops nothing, and the next one adopts what it finds.
-Several workers on one machine share its room: `slots` and `threads` count all runs that are active there.
+Several workers on one machine share its room: `slots` and `threads` count all runs and chores that are active there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from engine.arguments import say
 from engine.options import BadInput
-from runs_db import identity, models, queue
+from runs_db import chores, identity, models, queue
 from runs_db.database import Database, Unavailable
 from runs_db.executors import Executor, Local
 from runs_db.identity import Identity
@@ -46,6 +46,9 @@ class Worker:
         self.me = identity.mine()
         self._forget_workers()
         self.id = queue.sign_on(database, self.me, self.slots, self.threads)
+        self.keeper = chores.Keeper(
+            database, self.executor, self.id, slots=self.slots, threads=self.threads, lease=lease, tell=tell
+        )
         self._started: dict[Key, Identity] = {}
         self._asked: dict[Key, float] = {}  # when a stop was first seen
         self._silent: dict[Key, float] = {}  # since when a living owner's lease is over
@@ -96,10 +99,12 @@ class Worker:
         self._forget(found)
         responsible = [self._watch(active) for active in found]
         here = [active.threads for active in found if active.process.boot_id == self.me.boot_id]
+        small = self.keeper.turn(here, start=not self._leaving)
+        here += [1] * self.keeper.here(small)
         if len(here) < self.slots and sum(here) < self.threads:  # else a claim would only lock the database for nothing
             while not self._leaving and queue.anything_queued(self.database) and self._start_one():
                 pass
-        return not (any(responsible) or self._started or queue.anything_queued(self.database))
+        return not (any(responsible) or self._started or self.keeper.busy(small) or queue.anything_queued(self.database))
 
     def _start_one(self) -> bool:
         claim = queue.claim(self.database, self.id, self.me, threads=self.threads, slots=self.slots, lease=self.lease)
@@ -178,6 +183,7 @@ class Worker:
     def _keep_alive(self) -> None:
         if time.monotonic() - self._beat > 5.0:
             queue.beat(self.database, self.id)
+            self.keeper.renew()
             self._beat = time.monotonic()
 
     def _forget(self, found: list[Active]) -> None:
@@ -199,6 +205,7 @@ class Worker:
 
     def _send_back(self) -> None:
         """Ask the runs of this worker to keep a checkpoint and put them back into the queue; wait a few seconds for them."""
+        self.keeper.send_back()
         runs = [active.run for active in queue.active(self.database) if active.worker == self.id]
         if runs:
             self.tell(f"worker {self.id}: sending {len(runs)} back to the queue (once more to leave them running)")

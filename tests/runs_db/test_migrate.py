@@ -70,7 +70,7 @@ def test_no_database_yet(tmp_path: Path) -> None:
 
 
 def test_old_schema_is_refused_then_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second migration appears: programs refuse the old file in words; `migrate` brings it up to date and keeps the rows,
+    """Another migration appears: programs refuse the old file in words; `migrate` brings it up to date and keeps the rows,
     although SQLite can only change the table by replacing it, and metrics hang on its rows."""
     url = f"sqlite:///{tmp_path}/runs.sqlite"
     migrate(Database(url, tmp_path))
@@ -82,14 +82,14 @@ def test_old_schema_is_refused_then_migrated(tmp_path: Path, monkeypatch: pytest
     store.database.close()
     copy = tmp_path / "code" / "migrations"
     shutil.copytree(Path(runs_db.__file__).parent / "migrations", copy)
-    (copy / "versions" / "0002_more.py").write_text(
-        "import sqlalchemy as sa\nfrom alembic import op\nrevision = '0002'\ndown_revision = '0001'\n"
+    (copy / "versions" / "0003_more.py").write_text(
+        "import sqlalchemy as sa\nfrom alembic import op\nrevision = '0003'\ndown_revision = '0002'\n"
         "def upgrade():\n    with op.batch_alter_table('runs', recreate='always') as batch:\n"
         "        batch.add_column(sa.Column('more', sa.Integer))\n"
     )
-    monkeypatch.setattr(models, "VERSIONS", ("0001", "0002"))
+    monkeypatch.setattr(models, "VERSIONS", (*models.VERSIONS, "0003"))
     monkeypatch.setattr("runs_db.migrate.__file__", str(copy.parent / "migrate.py"))
-    with pytest.raises(BadInput, match=r"has the old schema 0001: .*`python -m runs_db migrate` brings it to 0002"):
+    with pytest.raises(BadInput, match=r"has the old schema 0002: .*`python -m runs_db migrate` brings it to 0003"):
         Store(url, tmp_path)
     assert migrate(Database(url, tmp_path)) is True
     assert migrate(Database(url, tmp_path)) is False
@@ -98,17 +98,31 @@ def test_old_schema_is_refused_then_migrated(tmp_path: Path, monkeypatch: pytest
     assert after.last_values([run], ["a"]) == {run: {"a": 0.5}}
 
 
+def test_a_file_of_the_first_version_gets_chores_and_keeps_its_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"sqlite:///{tmp_path}/runs.sqlite"
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "VERSIONS", ("0001",))
+        migrate(Database(url, tmp_path))
+        run = Store(url, tmp_path).enqueue(toy.spec(), "old")
+    with pytest.raises(BadInput, match="has the old schema 0001"):
+        Store(url, tmp_path)
+    assert migrate(Database(url, tmp_path)) is True
+    after = Store(url, tmp_path)
+    assert after.get(run).name == "old"
+    assert after.chore(run) is None
+
+
 def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"sqlite:///{tmp_path}/runs.sqlite"
     migrate(Database(url, tmp_path))
     copy = tmp_path / "code" / "migrations"
     shutil.copytree(Path(runs_db.__file__).parent / "migrations", copy)
-    (copy / "versions" / "0002_bad.py").write_text(
-        "from alembic import op\nrevision = '0002'\ndown_revision = '0001'\n"
+    (copy / "versions" / "0003_bad.py").write_text(
+        "from alembic import op\nrevision = '0003'\ndown_revision = '0002'\n"
         "def upgrade():\n    op.drop_table('episodes')\n    raise RuntimeError('half way')\n"
     )
     with monkeypatch.context() as patch:
-        patch.setattr(models, "VERSIONS", ("0001", "0002"))
+        patch.setattr(models, "VERSIONS", (*models.VERSIONS, "0003"))
         patch.setattr("runs_db.migrate.__file__", str(copy.parent / "migrate.py"))
         with pytest.raises(RuntimeError, match="half way"):
             migrate(Database(url, tmp_path))

@@ -43,3 +43,34 @@ def test_killed_and_resumed_equals_undisturbed(bench: Bench) -> None:
     assert all(one.summary[name] == other.summary[name] for name in ("len", "ad", "r_cum", "gini", "episodes", "updates"))
     assert (one.group_key, bench.store.expected_seconds(wanted) is None) == (other.group_key, False)
     assert load_run(bench.store.folder(killed), lam=None).spec == wanted
+
+
+def test_maps_of_a_real_run_are_drawn_by_the_worker(bench: Bench) -> None:
+    """From asking to the file, by the command that workers start; a worker that was killed meanwhile loses nothing."""
+    from engine import maps
+
+    wanted = spec.make(method="random", evaluation_episodes=20, settings=SMALL)
+    run = bench.store.enqueue(wanted)
+    worker = bench.worker(command=executors.TRAINER, slots=1)
+    bench.drive(worker, lambda: bench.finished(run), 60)
+    assert bench.state(run) == "done", bench.store.get(run).error
+    assert bench.store.ask_chore(run) == "queued"
+    bench.drive(worker, lambda: "umap" in bench.store.chore_tail(run), 60)
+    chore = bench.store.chore(run)
+    assert chore is not None
+    assert chore.process is not None
+    os.kill(chore.process.pid, signal.SIGKILL)
+    bench.drive(worker, lambda: not (found := bench.store.chore(run)) or found.state == "failed", 10)
+    assert maps.read(bench.store.folder(run)) is None
+    assert bench.store.ask_chore(run) == "queued", "it can be tried again"
+
+    def over() -> bool:
+        found = bench.store.chore(run)
+        assert found is not None
+        assert found.state != "failed", found.error
+        return found.state == "done"
+
+    bench.drive(worker, over, 120)
+    kept = maps.read(bench.store.folder(run))
+    assert kept is not None
+    assert kept[1]["umap"]["clean"].shape == (len(kept[0]), 2)
