@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
 from app import state
 from app.replay import Crowd, Session, Theatre
+from app.spaces import Spaces
 from engine.options import BadInput
+from runs_db.files import MAPS
 from runs_db.store import Run
 
 Key = tuple[str, int, int]  # folder, time of its policy, threads
@@ -52,3 +55,32 @@ def crowd(run: Key) -> Crowd:
 def outcomes(run: Key, lam: float | None, steps: int | None) -> pd.DataFrame:
     """How the sessions of the crowd end."""
     return theatre(run).outcomes(lam, steps)
+
+
+@st.cache_resource(max_entries=8, show_spinner="Looking at the users …")
+def spaces(run: Key, count: int) -> Spaces:
+    """Where the users of a run stand."""
+    return Spaces(theatre(run), count)
+
+
+Maps = tuple[np.ndarray, dict[str, dict[str, np.ndarray]]]  # users, kind → space → (n,2)
+
+
+def maps(run: Key) -> Maps | None:
+    """The maps that a worker has drawn of a run; None where there are none."""
+    path = Path(run[0]) / MAPS
+    try:
+        return _maps(str(path), path.stat().st_mtime_ns)
+    except OSError:
+        return None
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _maps(path: str, written: int) -> Maps | None:
+    from engine import maps
+
+    kept = maps.read(Path(path).parent)
+    if kept is None:
+        return None
+    users, drawn = kept
+    return users.numpy(), {kind: {space: xy.numpy() for space, xy in own.items()} for kind, own in drawn.items()}

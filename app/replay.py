@@ -119,6 +119,12 @@ class Theatre:
         """Test users there are."""
         return int(self.trained.world.users)
 
+    @contextmanager
+    def lent(self) -> Iterator[Trained]:
+        """The run as it was trained, for nobody else meanwhile."""
+        with self._ready(None, None) as trained:
+            yield trained
+
     def session(self, user: int, lam: float | None, steps: int | None) -> Session:
         """The session of a user under the evaluation's luck. Raises BadInput for a λ or steps that the run cannot take."""
         import torch

@@ -31,6 +31,12 @@ WARNING = "#C8503C"
 MUTED = "#8B979D"
 INK = "#74828A"  # text inside charts that Streamlit's theme does not reach, readable on light and dark
 
+# Kinds of interest: ten hues, then the same a shade darker; what has no colour of its own is MUTED.
+INTERESTS = (
+    "#23968E", "#CB6E30", "#9972DE", "#9D8525", "#418AD3", "#D95B89", "#249A4B", "#D54BD5", "#6A9322", "#D86259",
+    "#236E7A", "#835E26", "#8B3DC7", "#68681E", "#3860BF", "#B6354A", "#21724D", "#AB3293", "#437021", "#A04D2F",
+)  # fmt: skip
+
 STATES = {
     "queued": "#8B979D",
     "starting": "#4C8FD6",

@@ -25,5 +25,6 @@ VIEWS = (
     View("runs", "Runs", ":material/list_alt:"),
     View("curves", "Curves", ":material/show_chart:"),
     View("sessions", "Sessions", ":material/play_circle:"),
+    View("states", "States", ":material/scatter_plot:"),
     View("data", "Data", ":material/dataset:"),
 )

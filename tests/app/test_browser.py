@@ -155,6 +155,57 @@ def test_a_session_by_keyboard(page: playwright.Page, demonstrated: float) -> No
     playwright.expect(slate).to_have_text("1")
 
 
+def bright(page: playwright.Page) -> list[int]:
+    """How many dots are not dimmed in each of the three pictures."""
+    found = page.evaluate(
+        """() => [...document.querySelectorAll('[data-testid="stVegaLiteChart"] g.mark-symbol')]
+        .filter(group => /dots_/.test(group.getAttribute('class')))
+        .map(group => [...group.querySelectorAll('path')].filter(dot => Number(dot.getAttribute('opacity')) > 0.5).length)"""
+    )
+    return [int(number) for number in found]
+
+
+def test_states_by_keyboard(page: playwright.Page, demonstrated: float) -> None:
+    page.goto("/states?run=1")
+    table, chart = page.locator('[data-testid="stTable"]'), page.locator('[data-testid="stVegaLiteChart"] svg').first
+    playwright.expect(table).to_contain_text("Purified, all 10 steps", timeout=30_000)
+    chart.wait_for()
+    assert bright(page) == [300] * 3
+    slider = page.locator('.st-key-purify_step input[type="range"]')
+    rows = [table.locator("tr").all_inner_texts()]
+    for key, title in (("Home", "Encoded, not denoised (step 0 of 10)"), ("ArrowRight", "Purified, step 1 of 10")):
+        slider.focus()
+        page.keyboard.press(key)
+        playwright.expect(table).to_contain_text(title, timeout=10_000)
+        playwright.expect(chart).to_contain_text(title, timeout=10_000)
+        rows.append(table.locator("tr").all_inner_texts())
+    assert "k=1" in page.url
+    scores = [[row.split("\t") for row in shown[1:]] for shown in rows]
+    assert [row[1] for row in scores[1]] != [row[2] for row in scores[1]]
+    assert scores[0][0][2] != scores[1][0][2] != scores[2][0][2], "the scores of the step shown"
+    assert len({shown[0][3] for shown in scores}) == 1, "the truth stays"
+
+
+def test_an_area_marks_the_same_users_in_all_pictures_and_stays(page: playwright.Page, demonstrated: float) -> None:
+    page.goto("/states?run=1")
+    table, chart = page.locator('[data-testid="stTable"]'), page.locator('[data-testid="stVegaLiteChart"] svg').first
+    playwright.expect(table).to_contain_text("Purified, all 10 steps", timeout=30_000)
+    box = chart.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 60, box["y"] + 90)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 200, box["y"] + 230, steps=6)
+    page.mouse.up()
+    page.wait_for_timeout(300)
+    first = bright(page)
+    assert len(set(first)) == 1
+    assert 0 < first[0] < 300
+    page.locator('.st-key-purify_step input[type="range"]').focus()
+    page.keyboard.press("Home")
+    playwright.expect(chart).to_contain_text("Encoded, not denoised", timeout=10_000)
+    assert bright(page) == first, "the points move, and the same users stay marked"
+
+
 def test_a_tick_stays_with_its_run_when_rows_move(page: playwright.Page, store: Store, demonstrated: float) -> None:
     page.goto("/runs?methods=a2c")
     grid = page.locator('[data-testid="stDataFrame"]').first

@@ -70,13 +70,15 @@ def test_runs_of_one_method_get_shades_and_dashes_that_differ() -> None:
     assert set(TWO.dashes) == {(1, 0)}, "no dashes where the colour is enough"
 
 
+def luminance(colour: str) -> float:
+    """Relative luminance of `#RRGGBB`, as WCAG defines it."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
 @pytest.mark.parametrize("background", ["#FCFBF8", "#11181C"])
 def test_colours_stand_on_light_and_dark(background: str) -> None:
-    def luminance(colour: str) -> float:
-        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-        linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
     for colour in [*colours.METHODS.values(), *colours.SPARE, colours.HEAD, colours.TAIL, colours.INK, colours.WARNING]:
         high, low = sorted((luminance(colour), luminance(background)), reverse=True)
         assert (high + 0.05) / (low + 0.05) > 2.3, (colour, background)

@@ -44,7 +44,7 @@ def test_an_empty_view_says_what_to_do_next(lab: Store, page: Page, view: str) -
 def test_views_stand_one_run_and_many(lab: Store, page: Page, view: str, count: int) -> None:
     many(lab, count, curve=5)
     test = page(view)
-    if view != "sessions":  # whose runs have no files here
+    if view not in ("sessions", "states"):  # whose runs have no files here
         assert not test.error
 
 
@@ -381,3 +381,146 @@ def test_playing_goes_on_by_itself_and_stops_at_the_end(theatre: Store, page: Pa
 def test_a_run_without_its_files_says_so(lab: Store, page: Page) -> None:
     add(lab, spec())
     assert "run 1 has kept no policy" in words(page("sessions"))
+
+
+# States
+
+
+def scores(test: AppTest) -> dict[str, list[str]]:
+    """Column → the values of the table of scores, by the order of measures."""
+    table = test.table[0].value
+    return {str(name): [str(value) for value in table[name]] for name in table.columns}
+
+
+def test_states_are_measured_for_the_step_shown(theatre: Store, page: Page) -> None:
+    test = page("states", run="1")
+    last = scores(test)
+    assert list(last) == ["Score", "Raw", "Purified, all 4 steps", "Clean"]
+    assert last["Score"][0] == "Popularity R² ↓"
+    test.slider(key="purify_step").set_value(0).run()
+    first = scores(test)
+    assert list(first)[2] == "Encoded, not denoised (step 0 of 4)"
+    assert first["Raw"] != first["Encoded, not denoised (step 0 of 4)"]
+    strip = [text.strip("*") for text in last["Raw"]], [text.strip("*") for text in first["Raw"]]
+    assert strip[0] == strip[1], "what was observed does not move"
+    assert test.query_params["k"] == "0"
+    again = page("states", run="1", k="0")
+    assert scores(again) == first, "a link shows the same"
+
+
+def test_a_run_without_steps_has_no_slider(theatre: Store, page: Page) -> None:
+    test = page("states", run="2")
+    assert not test.slider
+    assert list(scores(test))[2] == "Not purified"
+    assert not test.error
+
+
+def test_playing_walks_over_all_steps_and_stops(theatre: Store, page: Page) -> None:
+    test = page("states", run="1")
+    test.button(key="walk").click().run()
+    assert test.button(key="walk").label == "Pause"
+    seen = [test.slider(key="purify_step").value]
+    for _ in range(5):
+        test.run()
+        seen.append(test.slider(key="purify_step").value)
+    assert seen == [0, 1, 2, 3, 4, 4]
+    assert test.button(key="walk").label == "Play"
+
+
+@pytest.mark.parametrize("colour", ["Popularity", "Interest", "Conformity", "Activity"])
+@pytest.mark.parametrize("layout", ["Large", "Small", "Stacked"])
+def test_states_are_drawn_in_every_way(theatre: Store, page: Page, colour: str, layout: str) -> None:
+    test = page("states", run="1", colour=colour, layout=layout)
+    assert not test.error
+    assert test.selectbox(key="colour").value == colour
+
+
+def test_maps_are_asked_for_once_and_told_when_they_fail(theatre: Store, page: Page) -> None:
+    from runs_db import chores, identity
+
+    test = page("states", run="1", projection="UMAP")
+    assert theatre.chore(1) is None, "looking asks for nothing"
+    button(test, "draw_maps")
+    chore = theatre.chore(1)
+    assert chore is not None
+    assert chore.state == "queued"
+    assert "it waits for a free slot" in words(test)
+    assert "No worker is alive" in words(test)
+    assert not any(element.key == "draw_maps" for element in test.button), "not twice"
+    claimed = chores.claim(theatre.database, 1, identity.mine(), threads=8, slots=8)
+    assert claimed is not None
+    test.run()
+    assert "UMAP: a worker is on it" in words(test)
+    chores.end(theatre.database, claimed, "failed", "there was not enough memory")
+    test.run()
+    assert "The maps could not be drawn: there was not enough memory" in words(test)
+    assert test.button(key="draw_maps").label == "Try again"
+    button(test, "draw_maps")
+    chores.end(theatre.database, chores.claim(theatre.database, 1, identity.mine(), threads=8, slots=8), "failed", "x")  # type: ignore[arg-type]
+
+
+def test_maps_that_are_there_are_shown(theatre: Store, page: Page) -> None:
+    import torch
+
+    from engine import checkpoint, maps
+    from engine.run import load_run
+
+    folder = theatre.folder(1)
+    trained = load_run(folder)
+    users = maps.people(trained).users
+    points = {space: torch.randn(len(users), 2) for space in maps.SPACES}
+    checkpoint.write_tensors(folder / maps.FILE, {"key": "", "users": users, "maps": dict.fromkeys(maps.KINDS, points)})
+    try:
+        test = page("states", run="1", projection="t-SNE")
+        assert not test.error
+        assert not any(element.key == "draw_maps" for element in test.button)
+        assert not test.slider, "maps are drawn of all steps"
+        assert list(scores(test))[2] == "Purified, all 4 steps"
+    finally:
+        (folder / maps.FILE).unlink()
+
+
+def test_the_trap_is_a_switch_away_or_a_launch(theatre: Store, page: Page, tmp_path: Path) -> None:
+    from engine.recorder import MemoryRecorder
+    from engine.run import run
+
+    test = page("states", run="1")
+    assert not test.toggle(key="slow_scores").value
+    assert not any(element.key == "trap" for element in test.toggle)
+    assert "denoises the observed state" in words(test)
+    sizes = {"world": {"slate": 6, "max_len": 8}, "state": {"width": 8, "history": 60, "epochs": 3}}
+    paper = {"target": "observed", "training_steps": 400, "hidden": 32, "steps": 4}
+    wanted = spec("balanced", purifier="diffusion", evaluation_episodes=60, device="cpu", settings={**sizes, "purifier": paper})
+    number = add(theatre, wanted)
+    try:
+        run(wanted, MemoryRecorder(), theatre.folder(number))
+        test = page("states", run="1", trap="true")
+        assert f"Run {number} is trained by the paper's own loss" in words(test)
+        found = scores(test)
+        raw, purified = (float(found[name][0].strip("*").replace("−", "-")) for name in list(found)[1:3])
+        assert abs(raw - purified) < 0.05, "it returns its input"
+        test.toggle(key="trap").set_value(False).run()
+        assert "returns its input" not in words(test)
+        assert page("states").selectbox(key="states_run").value == 1, "at first the newest that purifies"
+        itself = page("states", run=str(number))
+        assert "is trained by the paper's own loss" in words(itself)
+        assert not any(element.key == "trap" for element in itself.toggle)
+    finally:
+        theatre.delete([number])
+
+
+def test_the_link_to_launch_fills_the_form_with_the_trap(theatre: Store, page: Page) -> None:
+    from app.views import states
+
+    query = states._launch(theatre.spec(1))
+    test = page("launch", **query)
+    assert not test.error
+    assert test.button(key="launch").label == "Launch 1 run"
+    code = "\n".join(element.value for element in test.code)
+    for part in ("purifier.target=observed", "dataset.users=60", "--method balanced", "--purifier diffusion", "state.width=8"):
+        assert part in code, part
+
+
+def test_a_run_without_states_says_so(lab: Store, page: Page) -> None:
+    add(lab, spec())
+    assert "run 1 has kept no policy" in words(page("states"))
