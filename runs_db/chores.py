@@ -1,7 +1,7 @@
 """Chores: small works that a view asks a worker to do for a finished run, such as drawing its maps.
 
 One row for each (run, kind): queued → running → done | failed, and back to queued when it is asked for again. A claim is one
-statement that counts room as `queue.claim` does, so runs and chores together never oversubscribe a machine; whoever asks
+transaction that counts room as `queue.claim` does, so runs and chores together never oversubscribe a machine; whoever asks
 waits in front of a page, so a free slot goes to a chore first. Each later write names (run, kind, epoch). The process itself
 knows nothing of the database: its worker writes how it ended, by its exit status or, where a worker has died, by what lies
 in the run's folder. A failed chore is not tried again by itself: it says why, and whoever wants it asks again.
