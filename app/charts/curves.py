@@ -32,7 +32,7 @@ def curve(
         "mean:Q",
         title=measure.unit or None,
         scale=scale,
-        axis=alt.Axis(tickCount=5, labelFlush=False, format="~g", formatType="number"),
+        axis=alt.Axis(tickCount=5, labelFlush=False, labelExpr="format(datum.value, '.3~g')"),  # a tick's own format may round
     )
     x = alt.X(
         "x:Q",
