@@ -45,7 +45,7 @@ from engine.purify.view import View, calibrate
 from engine.state.encoder import mean_of_positives
 from engine.state.stage import Stage
 
-DOUBT_ROWS, DOUBT_HIDDEN, DOUBT_STEPS = 4096, 64, 3000  # samples a level, width and steps of Adam of what learns the doubt
+DOUBT_ROWS, DOUBT_HIDDEN, DOUBT_STEPS = 4096, 64, 1500  # samples a level, width and steps of Adam of what learns the doubt
 
 
 @dataclass(frozen=True)
