@@ -58,10 +58,10 @@ def play(world: World, users: Tensor, luck: int, act: Act) -> Sessions:
 
 def shown_before(sessions: Sessions, step: Tensor, row: Tensor, position: Tensor) -> Tensor:
     """bool (n,I): what user `row` (n,) had been shown in this session before `step` (n,), item i in column position[i]."""
-    length, count, slate = sessions.slates.shape
+    length, _, slate = sessions.slates.shape
     items = len(position)
     columns = torch.cat([position, position.new_full((1,), items)])  # −1, no item, goes to a column that is cut off
-    shown = columns[sessions.slates.transpose(0, 1).reshape(count, length * slate)][row]
+    shown = columns[sessions.slates[:, row]].transpose(0, 1).reshape(len(row), length * slate)
     later = torch.arange(length * slate, device=shown.device) >= (step * slate).unsqueeze(1)
     blocked = torch.zeros(len(row), items + 1, dtype=torch.bool, device=shown.device)
     return blocked.scatter_(1, shown.masked_fill(later, items), True)[:, :items]
