@@ -77,7 +77,15 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--set", action="append", default=[], metavar="SECTION.OPTION=VALUE", dest="sets")
     study.set_defaults(act=_study)
 
-    for command in (listing, train, evaluate, drawn, report, posterior, fetch, inspect, study):
+    tuned = commands.add_parser("tune", help="try points of a method's own grid of options (4,000 episodes each unless told)")
+    add_spec_options(tuned)
+    tuned.set_defaults(episodes=4000)
+    tuned.add_argument("--trials", type=int, default=20, help="points of the grid (default 20)")
+    tuned.add_argument("--storage", metavar="URL", help="database of the trials (default: tuning.db under RUNS_DIR)")
+    tuned.add_argument("--out", type=Path, help="folder to write the trials to, as a page and a table")
+    tuned.set_defaults(act=_tune)
+
+    for command in (listing, train, evaluate, drawn, report, posterior, fetch, inspect, study, tuned):
         command.add_argument("--json", action="store_true", help="one JSON value as the last line of stdout")
     return parser
 
@@ -227,6 +235,27 @@ def _study(args: argparse.Namespace) -> int:
         say(f"failed: {error}")
         return 1
     return _print(args, made, "\n".join([*made["findings"], "", *made["files"]]))
+
+
+def _tune(args: argparse.Namespace) -> int:
+    from engine.cache import folder as cache_folder
+    from engine.studies.tune import default_storage, page, shown, tune
+
+    if args.trials < 1:
+        raise BadInput(f"--trials {args.trials} is not legal: it must be 1 or more")
+    spec = spec_from(args)
+    if args.storage is None:
+        _writable(cache_folder().parent)
+    if args.out is not None:
+        _writable(args.out)
+    try:
+        found = tune(spec, args.trials, args.storage or default_storage(), say)
+    except KeyboardInterrupt:
+        raise Stopped("finished trials are kept; the same command goes on from there") from None
+    for file in page(found, args.out) if args.out is not None else []:
+        say(f"written: {file}")
+    rows = {shown(row["settings"]): row for row in sorted(found["trials"], key=lambda row: -(row["r_cum"] or 0))}
+    return _print(args, found, _table({name: {**row, "settings": None} for name, row in rows.items()}))
 
 
 def _lines(row: dict[str, Any], prefix: str = "") -> list[str]:

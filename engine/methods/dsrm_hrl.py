@@ -43,6 +43,11 @@ from engine.options import BadInput, Diverged, Stopped, option
 from engine.options import Config as BaseConfig
 
 LEARNS = True
+SEARCH = {  # of `engine tune`
+    "worker_rate": (5e-4, 2e-3, 5e-3),
+    "manager_rate": (1e-3, 3e-3, 1e-2),
+    "worker_gamma": (0.0, 0.5, 0.9),
+}
 LAM_WIDTH = 4  # columns that tell λ
 
 

@@ -1,0 +1,263 @@
+"""Fair tuning: an equal number of trials from each method's own small grid, judged where the test world is never asked.
+
+A trial trains in the train world and is judged by R_cum of greedy sessions with the train world's held-out users, whom
+training leaves out too (`learn.rollout.held_out_users`), each met under several lucks. Trials are kept by Optuna; the same
+command goes on from those that are kept, and several processes may share them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import math
+import re
+import sqlite3
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+
+from engine import cache, catalog, checkpoint, run
+from engine.contracts import Budget, Policy
+from engine.learn.curve import Curve
+from engine.learn.rollout import play
+from engine.metrics import summary
+from engine.options import BadInput, Diverged, describe
+from engine.recorder import MemoryRecorder, Progress
+from engine.spec import RunSpec, make
+from engine.state.stage import Stage
+from engine.studies import tables
+from engine.studies.tables import COLUMNS, Column, Row, Table
+from engine.world.simulator import Simulator
+
+BEAT = 20  # seconds between the signs of life of a running trial
+LUCKS = 4  # sessions that each validation user has in a trial
+MEASURES = ("r_cum", "r_each", "len", "ad")
+Say = Callable[[str], None]
+
+
+def default_storage() -> str:
+    """`tuning.db` under RUNS_DIR: Optuna migrates its tables itself, so they have a file of their own."""
+    return f"sqlite:///{(cache.folder().parent / 'tuning.db').as_posix()}"
+
+
+def tune(spec: RunSpec, trials: int, storage: str, say: Say) -> dict[str, Any]:
+    """Runs what is missing of `trials` trials and returns grid, trials and winner. Raises BadInput.
+
+    spec: dataset, method, purifier, budget, seed and all settings that the grid does not touch. With a grid of fewer than
+    `trials` points, each is tried once.
+    """
+    grid = grid_of(spec)
+    points = _points(grid, _defaults(spec, grid), trials, spec.seed)
+    study = _study(spec, grid, storage)
+    for point in points:
+        study.enqueue_trial(point, skip_if_exists=True)
+    bench: list[_Bench] = []  # made when the first trial asks for it
+    ticker = Progress()
+
+    def objective(trial: optuna.Trial) -> float:
+        settings = {name: trial.suggest_categorical(name, list(values)) for name, values in grid.items()}
+        if not bench:
+            bench.append(_Bench(spec, say))
+        began, done = time.perf_counter(), len(_finished(study))
+        try:
+            measured = bench[0].measure(settings, lambda share: _tell(say, ticker, done + share, len(points)))
+        except Diverged as error:
+            say(f"trial {trial.number}: {error}")
+            raise optuna.TrialPruned(str(error)) from error
+        for name in MEASURES:
+            trial.set_user_attr(name, measured[name])
+        trial.set_user_attr("seconds", time.perf_counter() - began)
+        return measured["r_cum"]
+
+    while len(_finished(study)) < len(points):
+        study.optimize(objective, n_trials=1)
+    return _result(spec, grid, study)
+
+
+def grid_of(spec: RunSpec) -> Mapping[str, tuple[Any, ...]]:
+    """A method's grid, every value checked. Raises BadInput where there is nothing to tune."""
+    module = catalog.find("methods", spec.method)
+    grid: Mapping[str, tuple[Any, ...]] = getattr(module, "SEARCH", {})
+    if not grid:
+        tunable = [name for name in catalog.TABLES["methods"] if getattr(catalog.find("methods", name), "SEARCH", {})]
+        raise BadInput(f"method = {spec.method!r} is not legal: it has nothing to tune; it must be one of {', '.join(tunable)}")
+    for name, values in grid.items():
+        for value in values:
+            _with(spec, {name: value})
+    return grid
+
+
+class _Bench:
+    """What all trials share: the data, the world, the states and the users who judge."""
+
+    def __init__(self, spec: RunSpec, say: Say) -> None:
+        torch.set_num_threads(spec.threads)
+        self.spec, ticker = spec, Progress()
+
+        def watch(stage: str, done: float) -> None:
+            line = ticker.line(stage, done, 1)
+            if line:
+                say(line)
+
+        self.data = run.load_data(spec)
+        device = run.device_of(spec)
+        self.world: Simulator = run.make_world(spec, self.data, "train", device, watch)[0]
+        self.view = run.purify(spec, Stage(self.data, spec.config("state"), spec.seed, watch)).to(device)
+
+    def measure(self, settings: Mapping[str, Any], watch: Callable[[float], None]) -> dict[str, float]:
+        """Train once, and meet the validation users."""
+        spec = _with(self.spec, settings)
+        recorder = _Watched(watch)
+        policy: Policy = catalog.find("methods", spec.method).train(
+            self.world, self.view, self.data.train, spec.config("method"), Budget(spec.episodes, spec.user_steps), recorder,
+            torch.Generator().manual_seed(spec.seed),
+        )  # fmt: skip
+        users = Curve(self.world, recorder).users
+        parts = [
+            summary(play(self.world, users, luck, lambda obs: (policy.act(obs), {})), self.world.items) for luck in range(LUCKS)
+        ]
+        return {name: sum(part[name] for part in parts) / LUCKS for name in MEASURES}
+
+
+class _Watched(MemoryRecorder):
+    """Keeps no checkpoints; a trial that is torn down is tried again."""
+
+    def __init__(self, watch: Callable[[float], None]) -> None:
+        super().__init__()
+        self.watch = watch
+
+    def progress(self, stage: str, done: float, total: float) -> None:
+        if stage == "training":
+            self.watch(min(done / total, 1.0))
+
+    def checkpoint(self, state: dict[str, Any]) -> None:
+        pass
+
+
+def _with(spec: RunSpec, settings: Mapping[str, Any]) -> RunSpec:
+    merged = {section: dict(values) for section, values in spec.settings.items()}
+    merged["method"] = {**merged.get("method", {}), **settings}
+    fields = ("dataset", "method", "purifier", "seed", "episodes", "user_steps", "evaluation_episodes", "device", "threads")
+    return make(**{name: getattr(spec, name) for name in fields}, settings=merged)
+
+
+def _study(spec: RunSpec, grid: Mapping[str, tuple[Any, ...]], storage: str) -> optuna.Study:
+    """The study that holds this spec's trials: made, or taken up again."""
+    _refuse_runs_database(storage)
+    text = f"{replace(spec, evaluation_episodes=1).to_json()} {sorted(grid.items())}"
+    name = f"{spec.method}-{Path(spec.dataset).name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            # A trial whose process was torn down stops beating; the next process to come by tries its point again.
+            retry = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=None)
+            kept = optuna.storages.RDBStorage(storage, heartbeat_interval=BEAT, heartbeat_stale_trial_callback=retry)
+    except Exception as error:
+        # Optuna lets the errors of its database layer through, which the engine does not import.
+        if not type(error).__module__.startswith(("sqlalchemy", "optuna")) and not isinstance(
+            error, ImportError | RuntimeError
+        ):
+            raise
+        url = re.sub(r"(?<=:)[^:@/]+(?=@)", "***", storage)
+        reason = str(getattr(error, "orig", None) or error).split("\n")[0].split("Please")[0].replace(storage, url).rstrip(". ")
+        raise BadInput(f"--storage {url!r} is not legal: {reason}; it must be a URL as sqlite:///tuning.db") from None
+    sampler = optuna.samplers.RandomSampler(seed=spec.seed)  # never asked: all trials are enqueued points of the grid
+    return optuna.create_study(study_name=name, storage=kept, sampler=sampler, direction="maximize", load_if_exists=True)
+
+
+def _refuse_runs_database(storage: str) -> None:
+    """Optuna would add its tables before it finds that it cannot use a database that others migrate."""
+    path = storage.removeprefix("sqlite:///")
+    if path == storage or not Path(path).is_file():
+        return
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        tables_there = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if "runs" in tables_there:
+        raise BadInput(f"--storage {storage!r} is not legal: it is the runs database; it must be a file of its own")
+
+
+def _points(grid: Mapping[str, tuple[Any, ...]], defaults: Mapping[str, Any], trials: int, seed: int) -> list[dict[str, Any]]:
+    """The first `trials` points of the grid in an order drawn by the seed, the defaults first of all where they are in it."""
+    every = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    order = torch.randperm(len(every), generator=torch.Generator().manual_seed(seed)).tolist()
+    return sorted((every[place] for place in order), key=lambda point: point != defaults)[:trials]
+
+
+def _defaults(spec: RunSpec, grid: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
+    options = describe(catalog.find("methods", spec.method).Config)
+    return {name: options[name]["default"] for name in grid}
+
+
+def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    return study.get_trials(deepcopy=False, states=states)
+
+
+def _result(spec: RunSpec, grid: Mapping[str, tuple[Any, ...]], study: optuna.Study) -> dict[str, Any]:
+    defaults = _defaults(spec, grid)
+    rows: list[dict[str, Any]] = []
+    for trial in _finished(study):
+        measured = {name: trial.user_attrs.get(name) for name in (*MEASURES, "seconds")}
+        rows.append({"trial": trial.number, "settings": dict(trial.params), **measured})
+    known = [row for row in rows if row["r_cum"] is not None]
+    if not known:
+        raise Diverged(f"all {len(rows)} trials of {spec.method} diverged")
+    return {
+        "method": spec.method,
+        "dataset": spec.dataset,
+        "purifier": spec.purifier,
+        "episodes": spec.episodes,
+        "seed": spec.seed,
+        "grid": {name: list(values) for name, values in grid.items()},
+        "trials": rows,
+        "winner": max(known, key=lambda row: float(row["r_cum"])),
+        "default": next((row for row in known if row["settings"] == defaults), {"settings": defaults}),
+        "study": study.study_name,
+    }
+
+
+def shown(settings: Mapping[str, Any]) -> str:
+    """`learning_rate 0.001, gamma 0.9`."""
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
+
+
+def page(found: Mapping[str, Any], folder: Path) -> list[Path]:
+    """All trials as a page and a CSV file in `folder`, best first; the winner and the defaults are marked."""
+    columns = [COLUMNS[name] for name in MEASURES] + [Column("seconds", "Seconds", 0, 0)]
+    ranked = sorted(found["trials"], key=lambda row: -math.inf if row["r_cum"] is None else row["r_cum"], reverse=True)
+    rows = [
+        Row(shown(row["settings"]) + (" (default)" if row["settings"] == found["default"]["settings"] else ""), row)
+        for row in ranked
+    ]
+    table = Table("", "Trials", "Settings", columns, rows)
+    stem = f"tuning-{found['method']}-{Path(found['dataset']).stem}"
+    grid = "; ".join(f"`{name}` {', '.join(map(str, values))}" for name, values in found["grid"].items())
+    parts = [
+        f"# Tuning `{found['method']}` on `{Path(found['dataset']).name}`",
+        f"{len(ranked)} points of the grid, in an order drawn by the seed, each trained for {found['episodes']:,} sessions"
+        f" behind `{found['purifier']}` with seed {found['seed']}, and judged by R_cum of greedy sessions with the train"
+        f" world's held-out users, {LUCKS} each. The test world was not asked.",
+        f"Grid: {grid}.",
+        f"Best: {shown(found['winner']['settings'])}. Defaults: {shown(found['default']['settings'])}"
+        + ("." if "r_cum" in found["default"] else ", not among the points that were drawn."),
+        tables.markdown(table),
+        f"[CSV]({stem}.csv)",
+    ]
+    content = {f"{stem}.md": "\n\n".join(parts) + "\n", f"{stem}.csv": tables.csv_text(table)}
+    for name, text in content.items():
+        checkpoint.write_whole(folder / name, text.encode())
+    return [folder / name for name in content]
+
+
+def _tell(say: Say, ticker: Progress, done: float, wanted: int) -> None:
+    line = ticker.line(f"{wanted} trials", done, wanted)
+    if line:
+        say(line)

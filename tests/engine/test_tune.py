@@ -1,0 +1,121 @@
+"""Tuning: equal trials from a grid, judged without the test world, kept and gone on with."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import run
+from engine.__main__ import main
+from engine.options import BadInput
+from engine.spec import RunSpec
+from engine.studies import tune
+from small import small_spec
+
+
+def spec(**method: Any) -> RunSpec:
+    settings = {"method": {"users": 40, "batch": 128, "hidden": 16, **method}}
+    return small_spec(method="a2c", purifier="identity", episodes=80, settings=settings)
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/tuning.db"
+
+
+def test_points_are_distinct_and_begin_with_the_defaults(storage: str) -> None:
+    found = tune.tune(spec(), 4, storage, lambda _: None)
+    points = [json.dumps(row["settings"], sort_keys=True) for row in found["trials"]]
+    assert len(points) == len(set(points)) == 4
+    assert (
+        found["trials"][0]["settings"] == {"learning_rate": 3e-4, "entropy": 0.01, "gamma": 0.9} == found["default"]["settings"]
+    )
+    assert found["winner"]["r_cum"] == max(row["r_cum"] for row in found["trials"])
+    assert all(row["settings"][name] in found["grid"][name] for row in found["trials"] for name in found["grid"])
+
+
+def test_what_is_tried_already_is_not_tried_again(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = tune.tune(spec(), 2, storage, lambda _: None)
+    counted: list[Any] = []
+    measure = tune._Bench.measure
+    monkeypatch.setattr(tune._Bench, "measure", lambda self, *args: counted.append(args) or measure(self, *args))
+    assert tune.tune(spec(), 2, storage, lambda _: None) == first
+    assert not counted
+    more = tune.tune(spec(), 3, storage, lambda _: None)
+    assert len(counted) == 1
+    assert more["trials"][:2] == first["trials"]
+    assert len(tune.tune(spec(users=41), 1, storage, lambda _: None)["trials"]) == 1  # other settings, other study
+
+
+def test_equal_specs_find_the_same(tmp_path: Path) -> None:
+    found = [tune.tune(spec(), 2, f"sqlite:///{tmp_path}/{name}.db", lambda _: None)["trials"] for name in "ab"]
+    a, b = ([{key: row[key] for key in row if key != "seconds"} for row in rows] for rows in found)
+    assert a == b
+
+
+def test_the_test_world_is_never_made(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    make_world = run.make_world
+    monkeypatch.setattr(
+        run, "make_world", lambda spec, data, part, *rest: made.append(part) or make_world(spec, data, part, *rest)
+    )
+    tune.tune(spec(), 1, storage, lambda _: None)
+    assert made == ["train"]
+
+
+def test_a_trial_whose_process_was_torn_down_is_tried_again(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "BEAT", 1)
+
+    def torn(self: Any, *_: Any) -> Any:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tune._Bench, "measure", torn)
+        with pytest.raises(SystemExit):
+            tune.tune(spec(), 2, storage, lambda _: None)
+    points = {json.dumps(row["settings"], sort_keys=True) for row in tune.tune(spec(), 2, storage, lambda _: None)["trials"]}
+    assert len(points) == 2
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["--method", "popular"], "method = 'popular' is not legal: it has nothing to tune; it must be one of a2c"),
+        (["--method", "a2c", "--trials", "0"], "--trials 0 is not legal: it must be 1 or more"),
+        (["--method", "a2c", "--storage", "nowhere"], "--storage 'nowhere' is not legal: "),
+        (["--method", "a2c", "--storage", "sqlite:////no/such/folder/x.db"], "unable to open database file; it must be a URL"),
+    ],
+)
+def test_bad_input_is_told_in_one_sentence(argv: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tune", *argv]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+
+
+def test_the_runs_database_is_not_touched(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "runs.db")) as database:
+        database.execute("CREATE TABLE runs (id INTEGER)")
+    before = (tmp_path / "runs.db").read_bytes()
+    with pytest.raises(BadInput, match="it is the runs database"):
+        tune.tune(spec(), 1, f"sqlite:///{tmp_path}/runs.db", lambda _: None)
+    assert (tmp_path / "runs.db").read_bytes() == before
+
+
+def test_a_password_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tune", "--method", "a2c", "--storage", "postgresql://me:secret@localhost:1/x"]) == 2
+    assert "secret" not in capsys.readouterr().err
+
+
+def test_the_page_names_grid_winner_and_defaults(storage: str, tmp_path: Path) -> None:
+    found = tune.tune(spec(), 3, storage, lambda _: None)
+    page, table = tune.page(found, tmp_path)
+    text = page.read_text()
+    assert f"Best: {tune.shown(found['winner']['settings'])}." in text
+    assert text.count("(default)") == 1
+    assert len(table.read_text().splitlines()) == 4
