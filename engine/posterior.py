@@ -140,7 +140,8 @@ def coverage(view: InterestView, obs: Obs, clean: Tensor, generator: torch.Gener
         apart = draws[:, :first] - middle
         shape = torch.bmm(apart.transpose(1, 2), apart) / (first - 1) + 1e-4 * torch.eye(draws.shape[2])
         root = torch.linalg.cholesky(shape)
-        size = _distance(root, draws[:, first:] - middle).quantile(LEVEL, 1)
+        rank = round((DRAWS - first + 1) * LEVEL)  # exact, as above
+        size = _distance(root, draws[:, first:] - middle).sort(1).values[:, rank - 1]
         within = (_distance(root, target.unsqueeze(1) - middle)[:, 0] <= size).float()
         mean = draws.mean(1)
         parts.append(torch.stack([inside, within, draws.var(1).mean(1), (target - mean).pow(2).mean(1)], 1))

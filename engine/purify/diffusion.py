@@ -68,6 +68,13 @@ class Config(BaseConfig):
     strides: int = option(
         2, "levels at which a drawn sample stops on its way; the estimate that policies use visits all", low=1, high=1000
     )
+    widening: float = option(
+        1.05,
+        "spread of draws, as a multiple of what predictions miss training users by: unseen users are missed by more",
+        low=0,
+        high=10,
+        source="docs/purification.md",
+    )
     hidden: int = option(128, "width of the network's layers", low=4, high=4096)
     blocks: int = option(2, "residual blocks", low=1, high=16)
     parts: int = option(80_000, "random parts of histories to learn from", low=1, high=10_000_000)
@@ -399,6 +406,7 @@ def fit_doubt(view: InterestDiffusion, clean: Tensor, encoded: Tensor, condition
         direction = doubt.roots[-1] / doubt.roots[-1].norm(dim=0)
         apart = ((one - other) @ direction).pow(2).mean(0) / 2
         doubt.lost.copy_((1 - apart / doubt.roots[-1].pow(2).sum(0)).clamp(0, 1))
+        doubt.roots.mul_(config.widening)
 
 
 def restore(config: Config, tensors: Mapping[str, Tensor]) -> View:
