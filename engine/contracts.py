@@ -181,10 +181,12 @@ class Sessions:
 
 
 class World(Protocol):
-    """A batched simulator of user sessions. `items` is the catalogue, `users` how many users there are."""
+    """A batched simulator of user sessions. `items` is the catalogue, `users` how many users there are, `history` the most
+    interactions that an observation holds."""
 
     items: Items
     users: int
+    history: int
     slate: int
     max_len: int
     repeats: bool

@@ -8,5 +8,6 @@ METHODS = {
     "balanced": "engine.methods.balanced",
     "oracle": "engine.methods.oracle",
     "a2c": "engine.methods.a2c",
+    "bcq": "engine.methods.bcq",
     "dsrm_hrl": "engine.methods.dsrm_hrl",
 }

@@ -1,0 +1,59 @@
+"""Logs as transitions: what a user's state was before a logged interaction and after it, for methods that learn from logs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from engine.contracts import Dataset, Obs, StateView
+from engine.learn.bcq import Transitions
+
+BLOCK = 4096  # histories at once
+
+
+def logged_transitions(
+    logs: Dataset,
+    states: StateView,
+    *,
+    users: int,
+    count: int,
+    history: int,
+    ahead: int,
+    gamma: float,
+    generator: torch.Generator,
+) -> Transitions:
+    """At most `count` logged interactions, drawn without replacement from the rows of the first `users` users.
+
+    inputs and following (n,D): states before a row and `ahead` rows later; returns: the discounted responses of those rows;
+    discount γ^ahead. Rows with fewer than `ahead` rows left are no moment to learn from. Where a log ends nobody has left, so
+    nothing ends a session. `history`: the longest history a state is made of.
+    """
+    end = logs.lengths().cumsum(0)[logs.user]
+    place = torch.arange(len(logs))
+    whole = ((place + ahead <= end) & (logs.user < users)).nonzero()[:, 0]
+    rows = whole[torch.randperm(len(whole), generator=generator)[:count]]
+    returns = torch.zeros(len(rows))
+    for step in range(ahead):
+        returns += gamma**step * logs.reward[rows + step]
+    before, after = (_states(logs, states, rows + shift, logs.user[rows], history) for shift in (0, ahead))
+    device = before.device
+    discount = torch.full_like(returns, gamma**ahead)
+    return Transitions(before, logs.item[rows].to(device), returns.to(device), after, discount.to(device))
+
+
+def _states(logs: Dataset, states: StateView, end: Tensor, user: Tensor, history: int) -> Tensor:
+    """(n,D) the view of `user` (n,) who has been shown that user's rows before row `end` (n,)."""
+    lengths = logs.lengths()
+    first, width = lengths.cumsum(0) - lengths, min(history, int(lengths.max()))
+    device, nothing = states.items.device, torch.zeros(0, dtype=torch.bool)
+    back = torch.arange(-width, 0)
+    parts = []
+    for stop, who in zip(end.split(BLOCK), user.split(BLOCK), strict=True):
+        at = stop[:, None] + back
+        known = at >= first[who][:, None]
+        at = at.clamp_min(0)
+        items = torch.where(known, logs.item[at], -1).to(device)
+        rewards = (logs.reward[at] * known).to(device)
+        none = torch.zeros(len(who), 0, dtype=torch.int64, device=device)
+        parts.append(states(Obs(who.to(device), 0, items, rewards, 0, none, nothing.to(device))))
+    return torch.cat(parts)

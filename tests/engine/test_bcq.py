@@ -1,0 +1,148 @@
+"""BCQ learns from the log alone, and its threshold decides how near to the log it stays."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from contract_methods import Parts, spec_of
+from engine import catalog
+from engine.contracts import Budget, Obs, Policy, StateView
+from engine.learn.logged import logged_transitions
+from engine.metrics import summary
+from engine.options import BadInput
+from engine.recorder import MemoryRecorder
+
+
+class Watched:
+    """A world that can be stepped while `measuring` alone."""
+
+    def __init__(self, world: Any) -> None:
+        self.world, self.measuring, self.steps = world, False, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.world, name)
+
+    def step(self, slate: torch.Tensor) -> Any:
+        assert self.measuring, "the evaluator was stepped in training"
+        self.steps += 1
+        return self.world.step(slate)
+
+
+def test_training_steps_the_world_for_the_learning_curve_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from engine.learn.curve import Curve
+
+    parts = Parts(spec_of("bcq", {}))
+    world = Watched(parts.train)
+    measure = Curve.measure
+
+    def measured(self: Curve, *args: Any) -> None:
+        world.measuring = True
+        measure(self, *args)
+        world.measuring = False
+
+    monkeypatch.setattr(Curve, "measure", measured)
+    monkeypatch.setattr(parts, "train", world)
+    recorder = MemoryRecorder()
+    policy = parts.learn(recorder)
+    assert world.steps > 0
+    monkeypatch.setattr(Curve, "measure", lambda *_: None)
+    world.steps = 0
+    blind = parts.learn(MemoryRecorder())
+    assert world.steps == 0
+    assert torch.equal(parts.play(blind).slates, parts.play(policy).slates)
+
+
+def test_other_responses_in_the_log_give_another_policy() -> None:
+    parts = Parts(spec_of("bcq", {}))
+    policy = parts.learn(MemoryRecorder(), episodes=400)
+    logs = parts.data.train
+    parts.data = replace(parts.data, train=replace(logs, reward=1 - logs.reward))
+    assert not torch.equal(parts.play(parts.learn(MemoryRecorder(), episodes=400)).slates, parts.play(policy).slates)
+
+
+def test_a_larger_threshold_moves_toward_the_log() -> None:
+    """Shown items are more popular, and more like what the log shows, from no constraint to imitation."""
+    level, heads = [], []
+    for threshold in (0.0, 0.3, 1.0):
+        parts = Parts(spec_of("bcq", {"threshold": threshold}))
+        sessions = parts.play(parts.learn(MemoryRecorder(), episodes=1200))
+        items = parts.data.train.items
+        shown = sessions.slates[sessions.alive]
+        level.append(items.log_popularity()[shown].mean().item())
+        heads.append(items.head[shown].float().mean().item())
+    assert level[0] < level[1] < level[2]
+    assert heads[0] < heads[2]
+
+
+def test_learning_from_the_log_pays() -> None:
+    parts = Parts(spec_of("bcq", {}))
+    items = parts.data.train.items
+    ours = summary(parts.play(parts.learn(MemoryRecorder(), episodes=1200)), items)
+    other = Parts(spec_of("random", {}))
+    random = summary(other.play(other.learn(MemoryRecorder())), items)
+    assert ours["r_each"] > random["r_each"] + 0.05
+
+
+class Histories:
+    """A view whose state of a user is [user, rows known, last item shown, sum of responses]."""
+
+    items = torch.zeros(1, 4)
+
+    def __call__(self, obs: Obs, **_: Any) -> torch.Tensor:
+        known = (obs.history >= 0).sum(1)
+        assert ((obs.history >= 0) | (obs.rewards == 0)).all()
+        return torch.stack([obs.users, known, obs.history[:, -1], obs.rewards.sum(1)], 1).float()
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_a_transition_is_the_history_before_and_after(ahead: int) -> None:
+    logs = Parts(spec_of("bcq", {})).data.train
+    states: StateView = Histories()  # type: ignore[assignment]
+    found = logged_transitions(
+        logs, states, users=290, count=500, history=1000, ahead=ahead, gamma=0.5, generator=torch.Generator().manual_seed(1)
+    )
+    assert len(found) == 500
+    assert len({tuple(row) for row in found.inputs[:, :2].tolist()}) == 500
+    assert found.discount.tolist() == pytest.approx([0.5**ahead] * 500)
+    for row in range(500):
+        user, rank = int(found.inputs[row, 0]), int(found.inputs[row, 1])
+        own = (logs.user == user).nonzero()[:, 0]
+        items, rewards = logs.item[own], logs.reward[own]
+        assert user < 290
+        assert int(found.action[row]) == int(items[rank])
+        expected = sum(0.5**k * rewards[rank + k].item() for k in range(ahead))
+        assert found.returns[row].item() == pytest.approx(expected)
+        before = [user, rank, int(items[rank - 1]) if rank else -1, rewards[:rank].sum().item()]
+        after = [user, rank + ahead, int(items[rank + ahead - 1]), rewards[: rank + ahead].sum().item()]
+        assert found.inputs[row].tolist() == pytest.approx(before)
+        assert found.following[row].tolist() == pytest.approx(after)
+
+
+def test_a_history_is_never_longer_than_asked_for() -> None:
+    logs = Parts(spec_of("bcq", {})).data.train
+    found = logged_transitions(
+        logs,
+        Histories(),
+        users=300,
+        count=300,
+        history=7,
+        ahead=1,
+        gamma=0.5,
+        generator=torch.Generator(),  # type: ignore[arg-type]
+    )
+    assert found.inputs[:, 1].max() == found.following[:, 1].max() == 7
+
+
+def test_more_steps_than_any_log_has_are_refused() -> None:
+    parts = Parts(spec_of("bcq", {"n_step": 41}))
+    with pytest.raises(BadInput, match=r"method\.n_step = 41 is not legal: no user of the training log"):
+        parts.learn(MemoryRecorder())
+    policy: Policy = catalog.find("methods", "bcq").train(
+        parts.train, parts.view, parts.data.train, spec_of("bcq", {"n_step": 40}).config("method"), Budget(8),
+        MemoryRecorder(), torch.Generator(),
+    )  # fmt: skip
+    assert parts.play(policy).user_steps > 0
