@@ -1,0 +1,171 @@
+"""Advantage actor–critic over slates: networks, policy and the loop, in a world and for a reward of the method's choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine import nets
+from engine.contracts import Budget, Items, Obs, Recorder, Sessions, StateView, World
+from engine.learn import inputs as told
+from engine.learn.curve import Curve
+from engine.learn.gae import advantages
+from engine.learn.ppo import standardise
+from engine.learn.rollout import draw_users, held_out_users, play, shown_before
+from engine.learn.scorer import Scorer, places_shown
+from engine.learn.slate import log_probability, sample, top
+from engine.options import Config, Diverged, Stopped, option
+
+
+@dataclass(frozen=True)
+class ActorCriticConfig(Config):
+    """What every method with this loop can set; methods add their own fields."""
+
+    learning_rate: float = option(3e-4, "Adam's step size of actor and critic", above=0, high=1, source="docs/methods.md")
+    gamma: float = option(0.9, "discount per step", low=0, high=1, source="this line of research")
+    gae_lambda: float = option(0.95, "λ of the advantage estimate", low=0, high=1, source="docs/methods.md")
+    entropy: float = option(0.01, "weight of the entropy bonus", low=0, high=10, source="EasyRL4Rec: 0–0.01")
+    value: float = option(0.5, "weight of the critic's loss", low=0, high=10, source="EasyRL4Rec")
+    users: int = option(128, "users in parallel", low=1, high=65_536, source="EasyRL4Rec: 100")
+    batch: int = option(1024, "user-steps in one gradient step", low=1, high=1_000_000, source="EasyRL4Rec")
+    hidden: int = option(128, "width of the networks' hidden layer", low=4, high=4096)
+
+
+class ActorCritic(nn.Module):
+    """Scores of all items, and the value of a state."""
+
+    def __init__(self, states: StateView, items: Items, config: ActorCriticConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        width = told.width(states)
+        self.actor = Scorer(states, items, width, config.hidden, generator)
+        self.critic = nets.mlp((width, config.hidden, 1), generator, activation=nn.Tanh)
+
+
+class ActorCriticPolicy:
+    """Draws or ranks by the actor's scores."""
+
+    def __init__(self, net: ActorCritic, states: StateView, slate: int, max_len: int, repeats: bool) -> None:
+        self.net, self.states, self.slate, self.max_len, self.repeats = net, states, slate, max_len, repeats
+
+    @torch.no_grad()
+    def act(self, obs: Obs, *, generator: torch.Generator | None = None) -> Tensor:
+        """int64 (B,K)."""
+        return self.choose(obs, generator)[0]
+
+    @torch.no_grad()
+    def choose(self, obs: Obs, generator: torch.Generator | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Slates, drawn where a generator is given, and what training needs of the moment."""
+        state = self.states(obs)
+        inputs = told.policy_inputs(self.states, state, obs, self.slate, self.max_len)
+        scores, order = self.net.actor(inputs, state), self.net.actor.order
+        shown = places_shown(obs, self.net.actor.position, self.repeats)
+        place = top(scores, self.slate, shown) if generator is None else sample(scores, self.slate, shown, generator)
+        return order[place], {"state": state, "inputs": inputs, "place": place, "value": self.net.critic(inputs)[:, 0]}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `load_policy` needs."""
+        return {"net": self.net.state_dict(), "slate": self.slate, "max_len": self.max_len, "repeats": self.repeats}
+
+
+def load(state: Mapping[str, Any], states: StateView, items: Items, config: ActorCriticConfig) -> ActorCriticPolicy:
+    """The policy whose `state_dict()` gave `state`."""
+    net = ActorCritic(states, items, config, torch.Generator())
+    net.load_state_dict(state["net"])
+    return ActorCriticPolicy(net.to(states.items.device), states, state["slate"], state["max_len"], state["repeats"])
+
+
+def learn(
+    name: str,
+    world: World,
+    states: StateView,
+    config: ActorCriticConfig,
+    budget: Budget,
+    recorder: Recorder,
+    generator: torch.Generator,
+    *,
+    within: World | None = None,
+    reward: Callable[[Sessions], Tensor] | None = None,
+) -> ActorCriticPolicy:
+    """Play, estimate advantages, take gradient steps, until the budget is spent.
+
+    within: the world that is played in, where that is not `world`, which then gives no more than the learning curve. reward:
+    what to learn for, (T,B), where that is not the sessions' own reward.
+
+    Raises Stopped after keeping a checkpoint when the recorder asks to stop, and Diverged where losses are not finite.
+    """
+    net = ActorCritic(states, world.items, config, generator).to(states.items.device)
+    adam = torch.optim.Adam(
+        [*net.actor.parameter_groups(config.learning_rate), {"params": net.critic.parameters(), "lr": config.learning_rate}],
+        fused=True,
+    )
+    policy = ActorCriticPolicy(net, states, world.slate, world.max_len, world.repeats)
+    curve, held_out = Curve(world, recorder), held_out_users(world)
+    count = {"episodes": 0, "user_steps": 0, "updates": 0}
+
+    kept = recorder.restore()
+    if kept is not None:
+        net.load_state_dict(kept["net"])
+        adam.load_state_dict(kept["adam"])
+        generator.set_state(kept["generator"])
+        count, curve.next = kept["count"], kept["next"]
+
+    while (done := budget.done(count["episodes"], count["user_steps"])) < 1:
+        curve.measure(count["episodes"], done, policy)
+        recorder.progress("training", done, 1)
+        # 1. Sessions of the exploring policy.
+        users = draw_users(world, min(config.users, budget.left(count["episodes"])), held_out, generator)
+        luck = 1 + int(torch.randint(1 << 40, (1,), generator=generator))
+        sessions = play(within or world, users, luck, lambda obs: policy.choose(obs, generator))
+        count["episodes"] += len(users)
+        count["user_steps"] += sessions.user_steps
+        # 2. Advantages and returns.
+        notes, alive = sessions.notes, sessions.alive
+        rewards = sessions.rewards if reward is None else reward(sessions) * alive
+        advantage = advantages(rewards, notes["value"], alive, config.gamma, config.gae_lambda)
+        returns = advantage + notes["value"]
+        step, row = alive.nonzero(as_tuple=True)
+        scaled = standardise(advantage[step, row])
+        # 3. One pass over the batch.
+        losses = []
+        for part in torch.randperm(len(step), generator=generator).split(config.batch):
+            t, b = step[part], row[part]
+            scores = net.actor(notes["inputs"][t, b], notes["state"][t, b])
+            blocked = None if world.repeats else shown_before(sessions, t, b, net.actor.position)
+            probability = log_probability(scores, notes["place"][t, b], blocked).sum(1)
+            logs_first = F.log_softmax(scores if blocked is None else scores.masked_fill(blocked, -1e9), dim=1)
+            entropy = -(logs_first.exp() * logs_first).sum(1).mean()
+            value_loss = F.mse_loss(net.critic(notes["inputs"][t, b])[:, 0], returns[t, b])
+            policy_loss = -(probability * scaled[part]).mean()
+            loss = policy_loss + config.value * value_loss - config.entropy * entropy
+            adam.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 0.5)
+            adam.step()
+            count["updates"] += 1
+            losses.append(torch.stack([policy_loss, value_loss, entropy]).detach())
+        policy_loss, value_loss, entropy = torch.stack(losses).mean(0).tolist()
+        if not policy_loss == policy_loss or abs(value_loss) == float("inf"):
+            raise Diverged(f"{name}'s losses are not finite after {count['episodes']} episodes")
+        found = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+        if reward is not None:
+            found["reward"] = float(rewards.sum() / alive.sum())
+        curve.trained(count["episodes"], sessions, {**found, **count})
+        recorder.checkpoint(
+            {
+                "net": net.state_dict(),
+                "adam": adam.state_dict(),
+                "generator": generator.get_state(),
+                "count": dict(count),
+                "next": curve.next,
+            }
+        )
+        if recorder.stop_requested():
+            raise Stopped(f"stopped after {count['episodes']} episodes")
+    curve.measure(count["episodes"], 1.0, policy)
+    recorder.progress("training", 1, 1)
+    return policy
