@@ -197,6 +197,9 @@ class World(Protocol):
 
     def keep(self, rows: Tensor) -> Obs: ...
 
+    def imagined(self, responses: Any) -> World:
+        """The same rules, users and starts with another response model: where a method plays that has learnt one."""
+
 
 class StateView(Protocol):
     """All that a method sees of users: states and item vectors in one space of width D, fitted once, then frozen.

@@ -17,7 +17,7 @@ from engine.learn.curve import Curve
 from engine.learn.gae import advantages
 from engine.learn.ppo import standardise
 from engine.learn.rollout import draw_users, held_out_users, play, shown_before
-from engine.learn.scorer import Scorer, places_shown
+from engine.learn.scorer import PredictingScorer, Scorer, places_shown
 from engine.learn.slate import log_probability, sample, top
 from engine.options import Config, Diverged, Stopped, option
 
@@ -36,13 +36,18 @@ class ActorCriticConfig(Config):
     hidden: int = option(128, "width of the networks' hidden layer", low=4, high=4096)
 
 
+MakeActor = Callable[[StateView, Items, int, int, torch.Generator], Scorer | PredictingScorer]
+
+
 class ActorCritic(nn.Module):
     """Scores of all items, and the value of a state."""
 
-    def __init__(self, states: StateView, items: Items, config: ActorCriticConfig, generator: torch.Generator) -> None:
+    def __init__(
+        self, states: StateView, items: Items, config: ActorCriticConfig, generator: torch.Generator, actor: MakeActor
+    ) -> None:
         super().__init__()
         width = told.width(states)
-        self.actor = Scorer(states, items, width, config.hidden, generator)
+        self.actor = actor(states, items, width, config.hidden, generator)
         self.critic = nets.mlp((width, config.hidden, 1), generator, activation=nn.Tanh)
 
 
@@ -72,9 +77,11 @@ class ActorCriticPolicy:
         return {"net": self.net.state_dict(), "slate": self.slate, "max_len": self.max_len, "repeats": self.repeats}
 
 
-def load(state: Mapping[str, Any], states: StateView, items: Items, config: ActorCriticConfig) -> ActorCriticPolicy:
+def load(
+    state: Mapping[str, Any], states: StateView, items: Items, config: ActorCriticConfig, actor: MakeActor = Scorer
+) -> ActorCriticPolicy:
     """The policy whose `state_dict()` gave `state`."""
-    net = ActorCritic(states, items, config, torch.Generator())
+    net = ActorCritic(states, items, config, torch.Generator(), actor)
     net.load_state_dict(state["net"])
     return ActorCriticPolicy(net.to(states.items.device), states, state["slate"], state["max_len"], state["repeats"])
 
@@ -90,15 +97,16 @@ def learn(
     *,
     within: World | None = None,
     reward: Callable[[Sessions], Tensor] | None = None,
+    actor: MakeActor = Scorer,
 ) -> ActorCriticPolicy:
     """Play, estimate advantages, take gradient steps, until the budget is spent.
 
     within: the world that is played in, where that is not `world`, which then gives no more than the learning curve. reward:
-    what to learn for, (T,B), where that is not the sessions' own reward.
+    what to learn for, (T,B), where that is not the sessions' own reward. actor: what scores items.
 
     Raises Stopped after keeping a checkpoint when the recorder asks to stop, and Diverged where losses are not finite.
     """
-    net = ActorCritic(states, world.items, config, generator).to(states.items.device)
+    net = ActorCritic(states, world.items, config, generator, actor).to(states.items.device)
     adam = torch.optim.Adam(
         [*net.actor.parameter_groups(config.learning_rate), {"params": net.critic.parameters(), "lr": config.learning_rate}],
         fused=True,

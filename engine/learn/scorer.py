@@ -43,13 +43,51 @@ class Scorer(nn.Module):
         return torch.addmm(self.bias, query, F.normalize(self.vectors, dim=1).T * self.log_scale.exp())
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """Item intercepts move 20 times, item vectors twice as fast as the rest: each is touched by few samples."""
-        rest = [p for name, p in self.named_parameters() if name not in ("vectors", "bias")]
-        return [
-            {"params": rest, "lr": learning_rate},
-            {"params": [self.vectors], "lr": 2 * learning_rate},
-            {"params": [self.bias], "lr": 20 * learning_rate},
-        ]
+        """See `_groups`."""
+        return _groups(self, learning_rate)
+
+
+class PredictingScorer(nn.Module):
+    """As `Scorer`, but logits are κ times stage I's own prediction of a click, plus ⟨residual(inputs), v_i⟩ + b_i.
+
+    Where item vectors' lengths tell something (raw states), this starts at better slates than cosines do. The residual and
+    the b_i start at 0; κ, the item vectors v_i, the b_i and the residual are trained.
+    """
+
+    order: Tensor
+    position: Tensor
+
+    def __init__(
+        self, states: StateView, items: Items, inputs: int, hidden: int, generator: torch.Generator, sharpness: float
+    ) -> None:
+        super().__init__()
+        order = heads_first(items)
+        self.register_buffer("order", order)
+        self.register_buffer("position", order.argsort())
+        self.predict = states.predict
+        self.vectors = nn.Parameter(states.items[order] / states.items.norm(dim=1).mean().clamp_min(1e-6))
+        self.bias = nn.Parameter(torch.zeros_like(states.bias))
+        self.log_scale = nn.Parameter(torch.tensor(sharpness, device=order.device).log())
+        self.residual = nets.mlp((inputs, hidden, states.items.shape[1]), generator, activation=nn.Tanh, last_gain=0.0)
+
+    def forward(self, inputs: Tensor, state: Tensor) -> Tensor:
+        """(n,I) logits for inputs (n,F) and states (n,D)."""
+        learnt = torch.addmm(self.bias, self.residual(inputs), self.vectors.T)
+        return torch.add(learnt, self.predict(state)[:, self.order] * self.log_scale.exp())
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """See `_groups`."""
+        return _groups(self, learning_rate)
+
+
+def _groups(scorer: Scorer | PredictingScorer, learning_rate: float) -> list[dict[str, Any]]:
+    """Item intercepts move 20 times, item vectors twice as fast as the rest: each is touched by few samples."""
+    rest = [p for name, p in scorer.named_parameters() if name not in ("vectors", "bias")]
+    return [
+        {"params": rest, "lr": learning_rate},
+        {"params": [scorer.vectors], "lr": 2 * learning_rate},
+        {"params": [scorer.bias], "lr": 20 * learning_rate},
+    ]
 
 
 def heads_first(items: Items) -> Tensor:

@@ -9,5 +9,6 @@ METHODS = {
     "oracle": "engine.methods.oracle",
     "a2c": "engine.methods.a2c",
     "bcq": "engine.methods.bcq",
+    "dorl": "engine.methods.dorl",
     "dsrm_hrl": "engine.methods.dsrm_hrl",
 }

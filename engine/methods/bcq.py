@@ -44,10 +44,10 @@ class Config(BaseConfig):
     """`method.*` of `bcq`."""
 
     threshold: float = option(
-        0.03, "share of the likeliest item's probability that allows an item", low=0, high=1, source="docs/methods.md"
+        0.01, "share of the likeliest item's probability that allows an item", low=0, high=1, source="docs/methods.md"
     )
     learning_rate: float = option(1e-4, "Adam's step size", above=0, high=1, source="docs/methods.md")
-    gamma: float = option(0.9, "discount per logged interaction", low=0, high=1, source="this line of research")
+    gamma: float = option(0.5, "discount per logged interaction", low=0, high=1, source="docs/methods.md")
     n_step: int = option(3, "logged rewards summed before the target bootstraps", low=1, high=100, source="EasyRL4Rec")
     logits: float = option(0.01, "weight of G's mean squared logit", low=0, high=100, source="authors' code")
     target_every: int = option(320, "gradient steps between copies to the target network", low=1, source="EasyRL4Rec")
@@ -61,10 +61,12 @@ class Heads(nn.Module):
     """Q and the imitation's logits over the catalogue."""
 
     frequency: Tensor
+    centre: Tensor
+    spread: Tensor
 
     def __init__(self, states: StateView, items: Items, config: Config, generator: torch.Generator) -> None:
         super().__init__()
-        self.states = states
+        self.predict = states.predict
         width = states.items.shape[1]
         self.q_vectors, self.q_bias = nn.Parameter(states.items.clone()), nn.Parameter(torch.zeros_like(states.bias))
         self.g_vectors, self.g_bias = nn.Parameter(states.items.clone()), nn.Parameter(torch.zeros_like(states.bias))
@@ -73,11 +75,13 @@ class Heads(nn.Module):
         self.later = nets.mlp((width, config.hidden, 1), generator, activation=nn.Tanh, last_gain=0.0)
         frequency = torch.log1p(items.popularity.float())
         self.register_buffer("frequency", frequency - frequency.mean())
+        self.register_buffer("centre", states.centre.clone())
+        self.register_buffer("spread", states.spread.clone())
 
     def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """(n,I) Q: the click that stage I predicts, corrected, plus what later steps bring; and (n,I) logits of G."""
-        inputs = (state - self.states.centre) / self.states.spread
-        click = self.states.predict(state) + torch.addmm(self.q_bias, self.q_residual(inputs), self.q_vectors.T)
+        inputs = (state - self.centre) / self.spread
+        click = self.predict(state) + torch.addmm(self.q_bias, self.q_residual(inputs), self.q_vectors.T)
         imitation = torch.addmm(self.frequency + self.g_bias, self.g_residual(inputs), self.g_vectors.T)
         return torch.sigmoid(click) + self.later(inputs), imitation
 

@@ -7,6 +7,7 @@ AD = |2·heads − K| / K reaches ad_bound. The user leaves when patience < 1.
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -100,6 +101,12 @@ class Simulator:
         for name in ("_shown", "_answers", "_users", "_key", "_temper", "_done"):
             setattr(self, name, getattr(self, name)[rows])
         return self._observe()
+
+    def imagined(self, responses: ResponseModel) -> Simulator:
+        """A world of the same rules, users and starts in which `responses` answers. Sessions of the two run apart."""
+        other = copy.copy(self)
+        other.responses = responses.to(self.device)
+        return other
 
     def click_probabilities(self) -> Tensor:
         """(B,I) what each user of the running session would answer to each item now. For evaluation's oracle only: a test

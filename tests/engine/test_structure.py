@@ -20,7 +20,7 @@ MAY_IMPORT = {  # folder of engine → what of engine it may import, itself and 
     "world": {"options", "contracts", "factors", "rows", "luck", "spec", "data"},
     "state": {"options", "contracts", "factors", "rows", "cache", "spec"},
     "purify": {"options", "contracts", "factors", "nets", "rows", "spec", "state"},
-    "learn": {"options", "contracts", "nets", "metrics", "luck"},
+    "learn": {"options", "contracts", "factors", "nets", "metrics", "luck"},
     "methods": {"options", "contracts", "nets", "metrics", "luck", "learn"},
 }
 
