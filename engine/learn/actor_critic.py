@@ -102,7 +102,7 @@ def learn(
     """Play, estimate advantages, take gradient steps, until the budget is spent.
 
     within: the world that is played in, where that is not `world`, which then gives no more than the learning curve. reward:
-    what to learn for, (T,B), where that is not the sessions' own reward. actor: what scores items.
+    what to learn for, (T,B,K) of each item, where that is not the sessions' own reward. actor: what scores items.
 
     Raises Stopped after keeping a checkpoint when the recorder asks to stop, and Diverged where losses are not finite.
     """
@@ -133,22 +133,27 @@ def learn(
         count["user_steps"] += sessions.user_steps
         # 2. Advantages and returns.
         notes, alive = sessions.notes, sessions.alive
-        rewards = sessions.rewards if reward is None else reward(sessions) * alive
+        each = None if reward is None else reward(sessions) * alive.unsqueeze(2)
+        rewards = sessions.rewards if each is None else each.mean(2)
         advantage = advantages(rewards, notes["value"], alive, config.gamma, config.gae_lambda)
         returns = advantage + notes["value"]
         step, row = alive.nonzero(as_tuple=True)
-        scaled = standardise(advantage[step, row])
+        if each is None:
+            scaled = standardise(advantage[step, row])
+        else:  # a draw answers for its own reward and what follows, not for the rest of the slate
+            scaled = standardise((advantage - rewards)[step, row].unsqueeze(1) + each[step, row])
         # 3. One pass over the batch.
         losses = []
         for part in torch.randperm(len(step), generator=generator).split(config.batch):
             t, b = step[part], row[part]
             scores = net.actor(notes["inputs"][t, b], notes["state"][t, b])
             blocked = None if world.repeats else shown_before(sessions, t, b, net.actor.position)
-            probability = log_probability(scores, notes["place"][t, b], blocked).sum(1)
+            probability = log_probability(scores, notes["place"][t, b], blocked)
             logs_first = F.log_softmax(scores if blocked is None else scores.masked_fill(blocked, -1e9), dim=1)
             entropy = -(logs_first.exp() * logs_first).sum(1).mean()
             value_loss = F.mse_loss(net.critic(notes["inputs"][t, b])[:, 0], returns[t, b])
-            policy_loss = -(probability * scaled[part]).mean()
+            credited = probability.sum(1) * scaled[part] if each is None else (probability * scaled[part]).sum(1)
+            policy_loss = -credited.mean()
             loss = policy_loss + config.value * value_loss - config.entropy * entropy
             adam.zero_grad()
             loss.backward()
@@ -160,7 +165,7 @@ def learn(
         if not policy_loss == policy_loss or abs(value_loss) == float("inf"):
             raise Diverged(f"{name}'s losses are not finite after {count['episodes']} episodes")
         found = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
-        if reward is not None:
+        if each is not None:
             found["reward"] = float(rewards.sum() / alive.sum())
         curve.trained(count["episodes"], sessions, {**found, **count})
         recorder.checkpoint(

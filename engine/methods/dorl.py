@@ -11,6 +11,7 @@ predicted probability given what the log says of the item, not that of the respo
 instead of one item a step. 3. users leave by this lab's rule, judged by the learnt responses. 4. entropies are of an item's
 first tag; windows end at the item itself and follow the order of the slate; before a session there is nothing, which counts as
 never seen, 1. 5. min r̂ is over at most 1,000 users, drawn. 6. the actor starts at `sharpness` times stage I's predicted clicks.
+7. a draw answers for its own item's reward and what follows the slate, not for the slate's other items.
 """
 
 from __future__ import annotations
@@ -104,10 +105,10 @@ def _actor(config: Config) -> MakeActor:
 
 
 def shaped_rewards(sessions: Sessions, ensemble: Ensemble, entropy: LogEntropy, lowest: float, config: Config) -> Tensor:
-    """(T,B) the mean over a slate of max(0, r̂ − λ₁·u + λ₂·Σ_k H_k − lowest); what it is for users who left means nothing."""
+    """(T,B,K) max(0, r̂ − λ₁·u + λ₂·Σ_k H_k − lowest); what it is for users who left means nothing."""
     steps, users, slate = sessions.slates.shape
     feed = sessions.slates.transpose(0, 1).reshape(users, steps * slate)  # what each user was shown, in order
     mean = ensemble.probabilities(sessions.users, feed.clamp_min(0)).mean(0)
     doubt = ensemble.variances(sessions.users, feed.clamp_min(0)).amax(0)
     value = mean - config.uncertainty_weight * doubt + config.entropy_weight * entropy(feed) - lowest
-    return value.clamp_min(0).reshape(users, steps, slate).mean(2).T
+    return value.clamp_min(0).reshape(users, steps, slate).transpose(0, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -169,9 +170,9 @@ def test_a_reward_is_the_prediction_less_doubt_plus_entropy() -> None:
     h = torch.stack([entropy.tables[0][tag] for tag in (0, 2, 3, 0)])
     found = shaped_rewards(sessions, ensemble, entropy, 0.1, Config(uncertainty_weight=2.0, entropy_weight=0.7))
     expected = (mean - 2.0 * doubt + 0.7 * h - 0.1).clamp_min(0)
-    assert torch.allclose(found[:, 0], expected.reshape(2, 2).mean(1), atol=1e-6)
+    assert torch.allclose(found[:, 0], expected.reshape(2, 2), atol=1e-6)
     none = shaped_rewards(sessions, ensemble, entropy, 0.1, Config(uncertainty_weight=1000.0, entropy_weight=0.0))
-    assert none.tolist() == [[0.0], [0.0]]
+    assert not none.any()
 
 
 def closed_feed(logs: Dataset) -> Dataset:
@@ -189,8 +190,9 @@ def test_a_larger_entropy_weight_covers_more_of_the_catalogue() -> None:
     for weight in (0.0, 5.0):
         parts = Parts(spec_of("dorl", {"entropy_weight": weight, "learning_rate": 3e-3, "batch": 32}))
         parts.data = replace(parts.data, train=closed_feed(parts.data.train))
-        policy, generator = parts.learn(MemoryRecorder(), episodes=1200), torch.Generator().manual_seed(1)
-        sessions = play(parts.test, torch.arange(60), 1, lambda obs, p=policy: (p.act(obs, generator=generator), {}))
+        policy = parts.learn(MemoryRecorder(), episodes=1200)
+        draw = partial(policy.act, generator=torch.Generator().manual_seed(1))
+        sessions = play(parts.test, torch.arange(60), 1, lambda obs, draw=draw: (draw(obs), {}))
         items = parts.data.train.items
         coverage.append(summary(sessions, items)["coverage"])
         heads.append(items.head[sessions.slates[sessions.alive]].float().mean().item())
