@@ -168,7 +168,8 @@ def png(chart: alt.TopLevelMixin) -> bytes:
 
 
 def html(chart: alt.TopLevelMixin) -> str:
-    """A page around the chart; the libraries that draw it are fetched when it is opened, so that the file stays small."""
+    """A page around the chart that holds the libraries which draw it: it asks no other machine for anything."""
+    actions = {"export": True, "source": False, "compiled": False, "editor": False}  # the editor is a page elsewhere
     with alt.data_transformers.enable("default", max_rows=None):
-        text: str = chart.to_html(inline=False)
+        text: str = chart.to_html(inline=True, embed_options={"actions": actions})
     return text

@@ -99,12 +99,12 @@ def markdown(ask: Ask, report: Report, page: Page, stem: str) -> str:
         "## What it says",
         "\n".join(f"- {sentence}" for sentence in report.findings),
         f"![{report.alt}]({stem}.png)",
-        f"[The chart with values under the pointer]({stem}.html).",
+        f"The command also writes the chart with values under the pointer, `{stem}.html`, too large for the repository.",
     ]
     for table in report.tables:
         own = f"{stem}-{table.name}" if table.name else stem
         parts += [f"## {table.caption}", tables.markdown(table), f"[CSV]({own}.csv) · [LaTeX]({own}.tex)"]
-    parts += [*report.notes, "Every number and sentence above is worked out by the command; edits would be lost."]
+    parts += [*filter(None, report.notes), "Every number and sentence above is worked out by the command; edits would be lost."]
     return "\n\n".join(parts) + "\n"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -50,10 +51,16 @@ def study(
     picture = (out / f"{stem}.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert 5_000 < len(picture) < PNG_LIMIT
-    assert len((out / f"{stem}.html").read_bytes()) < 300_000
+    interactive = (out / f"{stem}.html").read_text()
+    assert re.findall(r"<script[^>]*>", interactive) == ['<script type="text/javascript">'] * 2  # none is fetched
+    assert not re.search(r"<link\b|@import", interactive)
+    assert len(interactive) < 2_000_000
     page = (out / f"{stem}.md").read_text()
     assert f"![{''}" in page
     assert f"({stem}.png)" in page
+    assert f"`{stem}.html`" in page
+    assert f"({stem}.html)" not in page  # it is not kept beside the page
+    assert "\n\n\n" not in page
     for sentence in made["findings"]:
         assert f"- {sentence}" in page
     assert 2 <= len(made["findings"]) <= 5
