@@ -8,6 +8,8 @@ import moocore
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.statistics import Spread, spread
+
 Points = Sequence[Sequence[float]] | NDArray[np.float64]
 
 
@@ -22,6 +24,12 @@ def hypervolume(points: Points, reference: Sequence[float]) -> float:
     reference in some objective add nothing."""
     values = _checked(points)
     return float(moocore.hypervolume(values, ref=np.asarray(reference, np.float64), maximise=True)) if len(values) else 0.0
+
+
+def hypervolume_over_seeds(frontiers: Sequence[Points], reference: Sequence[float]) -> Spread | None:
+    """Of one set of points a seed: the mean of their hypervolumes, its deviation, and the bootstrap interval over seeds.
+    None without seeds. Volumes of sets of different sizes are not comparable: more points can only dominate more."""
+    return spread([hypervolume(points, reference) for points in frontiers])
 
 
 def _checked(points: Points) -> NDArray[np.float64]:
