@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,8 @@ SOURCES = (
     "purify",
     "world/responses.py",
 )  # what stage I and fitted worlds are made by
+
+_taken: ContextVar[list[str] | None] = ContextVar("taken", default=None)
 
 
 def folder() -> Path:
@@ -56,6 +60,7 @@ def fetch(
     path = _path(kind, key)
     kept = checkpoint.read_tensors(path)
     if kept is not None:
+        _note(kind)
         return kept
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_suffix(".lock"))
@@ -70,9 +75,28 @@ def fetch(
         if kept is None:
             kept = make()
             checkpoint.write_tensors(path, kept)
+        else:
+            _note(kind)
         return kept
     finally:
         lock.release()
+
+
+@contextmanager
+def noted() -> Iterator[list[str]]:
+    """The kinds of what `fetch` takes as it was kept, so long as the block lasts: whoever times the block should tell them."""
+    taken: list[str] = []
+    token = _taken.set(taken)
+    try:
+        yield taken
+    finally:
+        _taken.reset(token)
+
+
+def _note(kind: str) -> None:
+    taken = _taken.get()
+    if taken is not None:
+        taken.append(kind)
 
 
 def peek(kind: str, key: Mapping[str, Any]) -> dict[str, Any] | None:

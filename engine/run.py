@@ -51,6 +51,7 @@ def run(spec: RunSpec, recorder: Recorder, folder: Path) -> Result:
     """
     began = time.perf_counter()
     seconds: dict[str, float] = {}
+    cached: dict[str, list[str]] = {}
     torch.set_num_threads(spec.threads)
     device = device_of(spec)
     checkpoint.write_whole(folder / SPEC, spec.to_json().encode())
@@ -60,14 +61,14 @@ def run(spec: RunSpec, recorder: Recorder, folder: Path) -> Result:
         if recorder.stop_requested():
             raise Stopped(f"stopped while at: {stage}")
 
-    with _timed(seconds, "pretrain"):
+    with _timed(seconds, "pretrain"), cache.noted() as cached["pretrain"]:
         watch("data", 0)
         data = load_data(spec)
         train_world, train_fidelity = make_world(spec, data, "train", device, watch)
         test_world, test_fidelity = make_world(spec, data, "test", device, watch)
         stage = Stage(data, spec.config("state"), spec.seed, watch)
         observed = stage.observed.items  # also of runs that purify: views show the raw state beside the purified one
-    with _timed(seconds, "purifier"):
+    with _timed(seconds, "purifier"), cache.noted() as cached["purifier"]:
         view = purify(spec, stage).to(device)
         save_view(folder, spec, data, view, observed)
     with _timed(seconds, "train"):
@@ -90,6 +91,8 @@ def run(spec: RunSpec, recorder: Recorder, folder: Path) -> Result:
         **tally.count,
         "evaluation_episodes": len(users),
         "seconds": seconds,
+        "cached": cached,
+        "resumed": tally.resumed,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "device": str(device),
         "world": {
@@ -267,7 +270,7 @@ class _Tally:
     """Passes everything on to a recorder, and knows the last counts that a method wrote or restored."""
 
     def __init__(self, recorder: Recorder) -> None:
-        self.recorder = recorder
+        self.recorder, self.resumed = recorder, False
         self.count = {"episodes": 0, "user_steps": 0, "updates": 0}
 
     def _take(self, values: Mapping[str, Any]) -> None:
@@ -285,6 +288,7 @@ class _Tally:
 
     def restore(self) -> dict[str, Any] | None:
         kept = self.recorder.restore()
+        self.resumed = kept is not None
         self._take((kept or {}).get("count", {}))
         return kept
 

@@ -14,6 +14,7 @@ STUDIES = {
     "figure3": "engine.studies.figure3",
     "figure4": "engine.studies.figure4",
     "figure6": "engine.studies.figure6",
+    "table2": "engine.studies.table2",
     "table3": "engine.studies.table3",
 }
 

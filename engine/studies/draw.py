@@ -18,7 +18,14 @@ BLUE, VERMILION, GREEN, ORANGE, SKY, PINK = "#0072B2", "#D55E00", "#009E73", "#E
 FONT = "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif"
 PNG_LIMIT = 150_000  # bytes of a picture in the repository
 
-METHODS = {"a2c": "A2C", "dnair": "DNaIR", "dsrm_hrl": "DSRM-HRL", "td3": "TD3", "bcq": "BCQ", "sac4ir": "SAC4IR"}
+METHODS = {
+    "a2c": "A2C", "td3": "TD3", "bcq": "BCQ", "mofir": "MOFIR", "dorl": "DORL", "dnair": "DNaIR", "sac4ir": "SAC4IR",
+    "dsrm_hrl": "DSRM-HRL",
+}  # fmt: skip
+METHOD_COLOURS = {
+    "A2C": ORANGE, "TD3": SKY, "BCQ": GREEN, "MOFIR": "#B8A900", "DORL": PINK, "DNaIR": VERMILION, "SAC4IR": "#000000",
+    "DSRM-HRL": BLUE,
+}  # fmt: skip
 PURIFIERS = {"identity": "raw (identity)", "rce": "RCE", "tce": "TCE", "bod": "BOD"}
 PURIFIER_COLOURS = {"identity": VERMILION, "projection": ORANGE, "regression": SKY, "diffusion": BLUE}
 

@@ -16,7 +16,7 @@ import torch
 
 from engine import catalog, checkpoint
 from engine.options import Stopped
-from engine.statistics import Spread
+from engine.statistics import Estimate, Spread
 from engine.studies import draw, running, tables
 from engine.studies.ask import Ask, Report, Runs
 from engine.studies.tables import Table
@@ -143,7 +143,7 @@ def _name(dataset: str) -> str:
 
 def _values(table: Table) -> dict[str, dict[str, Any]]:
     def plain(cell: Any) -> Any:
-        return asdict(cell) if isinstance(cell, Spread) else cell
+        return asdict(cell) if isinstance(cell, Spread | Estimate) else cell
 
     return {row.title: {column.name: plain(row.cells.get(column.name)) for column in table.columns} for row in table.rows}
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.statistics import Spread
+from engine.statistics import Estimate, Spread
 
-Cell = Spread | float | str | None
+Cell = Spread | Estimate | float | str | None
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,9 @@ class Column:
         """As people read it: `12.30 ± 0.40`, `12.30 [11.90, 12.70]`, `–` where unknown."""
         if isinstance(cell, str):
             return cell
+        if isinstance(cell, Estimate):
+            more = f" [{self._number(cell.low)}, {self._number(cell.high)}]" if cell.n > 1 else ""
+            return self._number(cell.value) + more
         if isinstance(cell, Spread):
             if cell.n < 2:
                 return self.text(cell.mean)
@@ -110,11 +113,15 @@ def markdown(table: Table) -> str:
 
 
 def csv_text(table: Table) -> str:
-    """Full precision; where cells are spreads, a column of its own for mean, standard deviation, interval and count."""
+    """Full precision; where cells are spreads or estimates, a column of its own for mean, deviation, interval and count."""
     header, parts = [table.corner.lower() or "row"], []
     for column in table.columns:
-        spreads = any(isinstance(row.cells.get(column.name), Spread) for row in table.rows)
-        names = ["mean", "std", "low", "high", "n"] if spreads else [""]
+        kinds = {type(row.cells.get(column.name)) for row in table.rows}
+        names = [""]
+        if Spread in kinds:
+            names = ["mean", "std", "low", "high", "n"]
+        elif Estimate in kinds:
+            names = ["value", "low", "high", "n"]
         header += [f"{column.name}_{name}".rstrip("_") for name in names]
         parts.append(names)
     out = io.StringIO()
@@ -127,8 +134,8 @@ def csv_text(table: Table) -> str:
             if names == [""]:
                 line.append(cell)
             else:
-                line += [getattr(cell, name) if isinstance(cell, Spread) else _mean(cell) if name == "mean" else None
-                         for name in names]  # fmt: skip
+                whole = isinstance(cell, Spread if "mean" in names else Estimate)
+                line += [getattr(cell, name) if whole else _mean(cell) if name == names[0] else None for name in names]
         writer.writerow(map(harmless, line))
     return out.getvalue()
 
@@ -173,6 +180,8 @@ def listed(parts: Iterable[str], last: str = "and") -> str:
 def _mean(cell: Cell) -> float | None:
     if isinstance(cell, Spread):
         return cell.mean
+    if isinstance(cell, Estimate):
+        return cell.value
     return cell if isinstance(cell, float) and not math.isnan(cell) else None
 
 
