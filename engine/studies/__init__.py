@@ -14,8 +14,11 @@ STUDIES = {
     "figure3": "engine.studies.figure3",
     "figure4": "engine.studies.figure4",
     "figure6": "engine.studies.figure6",
+    "figure7": "engine.studies.figure7",
+    "pareto": "engine.studies.pareto",
     "table2": "engine.studies.table2",
     "table3": "engine.studies.table3",
+    "table4": "engine.studies.table4",
 }
 
 

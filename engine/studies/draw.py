@@ -100,17 +100,19 @@ def layered(*layers: alt.Chart) -> Any:
 def lines(
     frame: pd.DataFrame, column: Column, x: str, x_title: str, *, log: bool = False, width: int = 220, height: int = 150,
     colours: dict[str, str] | None = None, mark: float | None = None, legend: bool = False,
+    ticks: Sequence[float] | None = None, points: bool = True,
 ) -> Any:  # fmt: skip
     """One panel: columns `x`, series, mean, low, high. A line and a band for each series.
 
     colours: series → colour. mark: an x that is pointed out by a dotted line. legend: whether the series are named beside it.
+    ticks: of x; none: every x that there is. points: whether each value has a dot.
     """
     colours = colours or {}
     names = list(dict.fromkeys(frame["series"]))
     palette = alt.Scale(domain=names, range=[colours.get(name, BLUE) for name in names])
     key = alt.Legend(title=None, orient="right", symbolType="stroke", symbolStrokeWidth=3, symbolSize=160, symbolOpacity=1)
     color = alt.Color("series:N", scale=palette, legend=key if legend else None)
-    ticks = sorted(set(frame[x]))
+    ticks = sorted(set(frame[x])) if ticks is None else list(ticks)
     x_scale = alt.Scale(type="log", nice=False, padding=12) if log else alt.Scale(nice=False, padding=12)
     x_axis = alt.Axis(values=ticks, grid=False, format="d", labelOverlap="greedy")
     at = alt.X(f"{x}:Q", title=x_title, scale=x_scale, axis=x_axis)
@@ -122,7 +124,7 @@ def lines(
     layers = [
         base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title=None, scale=y_scale, axis=y_axis), y2="high:Q"),
         base.mark_line(strokeWidth=2.4).encode(y=y),
-        base.mark_point(filled=True, size=42, opacity=1).encode(y=y, tooltip=["series:N", f"{x}:Q", *numbers]),
+        base.mark_point(filled=True, size=42, opacity=1 if points else 0).encode(y=y, tooltip=["series:N", f"{x}:Q", *numbers]),
     ]
     if mark is not None:
         dotted = alt.Chart(pd.DataFrame({"at": [mark]})).mark_rule(strokeDash=[3, 3], color=MUTED).encode(x="at:Q")
