@@ -57,6 +57,12 @@ def outcomes(run: Key, lam: float | None, steps: int | None) -> pd.DataFrame:
     return theatre(run).outcomes(lam, steps)
 
 
+@st.cache_data(max_entries=1024, show_spinner=False)
+def measured(run: Key, lam: float | None, steps: int | None) -> dict[str, float]:
+    """The measures of a run over the crowd, at another λ or number of steps."""
+    return theatre(run).measured(lam, steps)
+
+
 @st.cache_resource(max_entries=8, show_spinner="Looking at the users …")
 def spaces(run: Key, count: int) -> Spaces:
     """Where the users of a run stand."""

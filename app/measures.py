@@ -45,6 +45,7 @@ _TABLE = (
         "Absolute difference between the exposure of head items (the most exposed 20 %) and of all others. 0 is half and half, "
         "1 is only one of the two.",
     ),
+    Measure("fairness", "Fairness", "1 − AD", 1, 3, "1 is an even split of exposure between head items and all others."),
     Measure("utility", "Utility", "genuine preference", 1, 3,
             "How much users truly like what they were shown, popularity's pull left out. Known in the synthetic world only."),
     Measure("gini", "Gini", "0 = equal exposure", -1, 3, "Inequality of exposure over the whole catalogue."),

@@ -199,6 +199,15 @@ class Theatre:
             table = per_user(trained.play(users), trained.items, None)
         return pd.DataFrame({name: table[name].numpy() for name in ("user", "len", "r_cum")})
 
+    def measured(self, lam: float | None, steps: int | None, count: int = CROWD) -> dict[str, float]:
+        """The measures of a run's result, over the crowd's whole sessions."""
+        from engine.metrics import summary
+        from engine.run import EVALUATION_LUCK, evaluation_users
+
+        with self._ready(lam, steps) as trained:
+            users = evaluation_users(trained.world, count, EVALUATION_LUCK)
+            return summary(trained.play(users), trained.items, trained.data.truth)
+
     @contextmanager
     def _ready(self, lam: float | None, steps: int | None) -> Iterator[Trained]:
         import torch

@@ -24,6 +24,7 @@ VIEWS = (
     View("launch", "Launch", ":material/rocket_launch:"),
     View("runs", "Runs", ":material/list_alt:"),
     View("curves", "Curves", ":material/show_chart:"),
+    View("pareto", "Pareto", ":material/trending_up:"),
     View("sessions", "Sessions", ":material/play_circle:"),
     View("states", "States", ":material/scatter_plot:"),
     View("data", "Data", ":material/dataset:"),

@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[2]
 APP = ROOT / "app"
 FILES = sorted(APP.rglob("*.py"))
 READ_ONLY = {
-    "arguments", "catalog", "data", "evaluate", "maps", "methods", "metrics", "options", "overview", "purify", "report",
-    "run", "spec", "studies",
+    "arguments", "catalog", "data", "evaluate", "frontier", "maps", "methods", "metrics", "options", "overview", "purify",
+    "report", "run", "spec", "statistics", "studies",
 }  # fmt: skip
 # Maps and the report are there to be read and measured with: drawing maps is a chore, a whole report fits purifiers.
 NEVER = {"train", "run_study", "fit", "purify", "fit_responses", "purify_report", "umap", "tsne"}

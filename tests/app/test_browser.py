@@ -206,6 +206,24 @@ def test_an_area_marks_the_same_users_in_all_pictures_and_stays(page: playwright
     assert bright(page) == first, "the points move, and the same users stay marked"
 
 
+def test_a_click_on_a_point_of_the_frontier_leads_to_its_session(
+    page: playwright.Page, store: Store, demonstrated: float
+) -> None:
+    page.goto("/pareto")
+    dots = page.locator('[data-testid="stVegaLiteChart"] svg g.mark-symbol path[aria-label*="DSRM-HRL"]')
+    dots.last.wait_for()
+    box = dots.last.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    run = store.runs(methods=["dsrm_hrl"])[0].id
+    page.get_by_text(f"{run} · DSRM-HRL").first.wait_for()
+    page.wait_for_url(f"**run={run}*")
+    page.get_by_role("link", name="Step through their sessions").click()
+    page.get_by_role("heading", name="Sessions").wait_for()
+    page.get_by_text("Purified by diffusion").wait_for()
+    assert f"run={run}" in page.url
+
+
 def test_a_tick_stays_with_its_run_when_rows_move(page: playwright.Page, store: Store, demonstrated: float) -> None:
     page.goto("/runs?methods=a2c")
     grid = page.locator('[data-testid="stDataFrame"]').first
