@@ -143,15 +143,19 @@ class Store:
         datasets: Iterable[str] = (),
         tags: Iterable[str] = (),
         group: str | None = None,
+        groups: Iterable[str] | None = None,
         sort: str = "-id",
         limit: int = 1000,
         offset: int = 0,
     ) -> list[Run]:
         """Runs that satisfy all filters given (any of its values each, all of `tags`). sort: a column, `-` for descending.
+        ids, groups: none at all where they are empty.
 
         One query, whatever the number of runs. Raises BadInput for an unknown state or sort.
         """
         wanted = select(*_COLUMNS).where(*_conditions(ids, states, methods, purifiers, datasets, tags, group))
+        if groups is not None:
+            wanted = wanted.where(runs.c.group_key.in_(list(groups)))
         name = sort.removeprefix("-")
         if name not in SORTS:
             raise BadInput(f"sort = {sort!r} is not legal{suggest(name, SORTS)}, with - in front for descending")

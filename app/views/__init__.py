@@ -27,5 +27,6 @@ VIEWS = (
     View("pareto", "Pareto", ":material/trending_up:"),
     View("sessions", "Sessions", ":material/play_circle:"),
     View("states", "States", ":material/scatter_plot:"),
+    View("paper", "Paper", ":material/article:"),
     View("data", "Data", ":material/dataset:"),
 )

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import forms, launching, state, words
+from app import forms, launching, parts, state, words
 from app.launching import OWN_LOG, Arm, Choices, Preset
 from engine import catalog
 from engine.data import LOG
@@ -245,7 +245,7 @@ def _summary(choices: Choices | None, problem: str) -> None:
     grid = st.grid(2, min_column_width=100)
     grid.metric("Runs", len(made), help="Experiments × seeds.")
     grid.metric(
-        "Expected", _expectation(made, seconds), help="From finished runs on this machine, over the slots of its workers."
+        "Expected", parts.expectation(made, seconds), help="From finished runs on this machine, over the slots of its workers."
     )
     unknown = launching.expected(made, seconds).unknown
     if unknown:
@@ -275,15 +275,6 @@ def _row(spec: RunSpec, seconds: float | None) -> dict[str, Any]:
         "Each": words.duration(seconds),
         "Settings": ", ".join(part.replace("lam ", "λ ").replace("max_len ", "Max Len ") for part in told) or "defaults",
     }
-
-
-def _expectation(made: list[RunSpec], seconds: dict[str, float | None]) -> str:
-    found = launching.expected(made, seconds)
-    if not made or (found.unknown and not found.seconds):
-        return "–" if not made else "unknown"
-    slots = sum(worker.slots for worker in state.store().workers()) or 1
-    whole = words.duration(found.seconds / min(slots, len(made)))
-    return f"over {whole}" if found.unknown else whole
 
 
 def _launched() -> None:

@@ -33,6 +33,8 @@ def test_an_empty_view_says_what_to_do_next(lab: Store, page: Page, view: str) -
     assert len(test.title) == 1
     if view == "launch":
         assert test.button(key="launch").label == "Launch 9 runs"
+    elif view == "paper":
+        assert test.button(key="paper_launch").label.startswith("Launch the ")
     elif view == "data":
         assert "Is what is shown more liked more?" in words(test), "the synthetic platform needs no run"
     else:
