@@ -37,9 +37,13 @@ class Scorer(nn.Module):
         self.log_scale = nn.Parameter((typical * states.items.norm(dim=1).mean()).clamp(0.5, 20.0).log().clone())
         self.residual = nets.mlp((inputs, hidden, width), generator, activation=nn.Tanh, last_gain=0.0)
 
+    def query(self, inputs: Tensor, state: Tensor) -> Tensor:
+        """(n,D) the direction of f(ŝ)."""
+        return F.normalize(F.normalize(state, dim=1) + self.residual(inputs), dim=1)
+
     def forward(self, inputs: Tensor, state: Tensor) -> Tensor:
         """(n,I) logits for inputs (n,F) and states (n,D)."""
-        query = F.normalize(F.normalize(state, dim=1) + self.residual(inputs), dim=1)
+        query = self.query(inputs, state)
         return torch.addmm(self.bias, query, F.normalize(self.vectors, dim=1).T * self.log_scale.exp())
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:

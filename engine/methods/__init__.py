@@ -10,5 +10,6 @@ METHODS = {
     "a2c": "engine.methods.a2c",
     "bcq": "engine.methods.bcq",
     "dorl": "engine.methods.dorl",
+    "dnair": "engine.methods.dnair",
     "dsrm_hrl": "engine.methods.dsrm_hrl",
 }

@@ -29,17 +29,19 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {  # beside each method's defaults
         {"conditioned": False, "manager_every": 3, "fair": "tail"},
         {"fair": "gini", "worker_gamma": 0.9},
     ],
+    "dnair": [{"explore": "epsilon"}],
     "balanced": [{"heads": 1}],
     "bcq": [{"threshold": 0.05, "n_step": 1, "target_every": 7}],
     "dorl": [{"window": 1, "members": 2, "entropy_weight": 2.0}],
 }
 ROWS = [(name, variant) for name in catalog.TABLES["methods"] for variant in [{}, *VARIANTS.get(name, [])]]
 IDS = [name + "".join(f" {key}={value}" for key, value in variant.items()) for name, variant in ROWS]
-SMALL_BATCHES = {
+SMALL_BATCHES: dict[str, dict[str, Any]] = {
     "a2c": {"users": 40, "batch": 128, "hidden": 16},
     "bcq": {"users": 40, "batch": 128, "hidden": 16},
     "dorl": {"users": 40, "batch": 128, "hidden": 16, "members": 3, "width": 4, "epochs": 3},
     "dsrm_hrl": {"users": 40, "batch": 128, "hidden": 16},
+    "dnair": {"users": 40, "batch": 64, "hidden": 16, "updates": 4, "warm_up": 40},
 }
 PLAYS_NOTHING = {"bcq"}  # learns from the log alone: no sessions of its own to report on
 every_method = pytest.mark.parametrize(("name", "variant"), ROWS, ids=IDS)
