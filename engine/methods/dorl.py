@@ -44,6 +44,8 @@ FEW_USERS = 1000  # over whom the smallest prediction is sought
 class Config(ActorCriticConfig):
     """`method.*` of `dorl`."""
 
+    learning_rate: float = option(1e-3, "Adam's step size of actor and critic", above=0, high=1, source="docs/methods.md")
+    gamma: float = option(0.5, "discount per step", low=0, high=1, source="docs/methods.md")
     uncertainty_weight: float = option(0.01, "λ₁, what doubt costs", low=0, high=1000, source="DORL on KuaiRand")
     entropy_weight: float = option(0.05, "λ₂, what the log's entropy is worth", low=0, high=1000, source="DORL on KuaiRand")
     window: int = option(2, "longest run of tags whose entropy counts; all shorter ones do too", low=1, high=2, source="DORL")
@@ -51,7 +53,7 @@ class Config(ActorCriticConfig):
     members: int = option(5, "response models in the ensemble", low=1, high=100, source="EasyRL4Rec")
     width: int = option(8, "width of the response models' vectors", low=1, high=512)
     epochs: int = option(8, "passes over the log of each response model", low=1, high=1000)
-    decay: float = option(8.0, "precision of the prior on users while response models are fitted", low=0, high=10_000)
+    decay: float = option(32.0, "precision of the prior on users while response models are fitted", low=0, high=10_000)
 
 
 def load_policy(state: Mapping[str, Any], states: StateView, items: Items, config: Config) -> ActorCriticPolicy:
