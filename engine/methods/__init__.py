@@ -11,5 +11,6 @@ METHODS = {
     "bcq": "engine.methods.bcq",
     "dorl": "engine.methods.dorl",
     "dnair": "engine.methods.dnair",
+    "sac4ir": "engine.methods.sac4ir",
     "dsrm_hrl": "engine.methods.dsrm_hrl",
 }

@@ -40,6 +40,8 @@ SMALL_BATCHES: dict[str, dict[str, Any]] = {
     "a2c": {"users": 40, "batch": 128, "hidden": 16},
     "bcq": {"users": 40, "batch": 128, "hidden": 16},
     "dorl": {"users": 40, "batch": 128, "hidden": 16, "members": 3, "width": 4, "epochs": 3},
+    "dnair": {"users": 40, "batch": 64, "hidden": 16, "updates": 4, "warm_up": 40},
+    "sac4ir": {"users": 40, "batch": 64, "hidden": 16, "updates": 4, "warm_up": 40},
     "dsrm_hrl": {"users": 40, "batch": 128, "hidden": 16},
     "dnair": {"users": 40, "batch": 64, "hidden": 16, "updates": 4, "warm_up": 40},
 }
