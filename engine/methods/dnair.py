@@ -41,16 +41,16 @@ from engine.learn.slate import sample, top
 from engine.options import option
 
 LEARNS = True
-SEARCH = {"learning_rate": (3e-4, 1e-3, 3e-3), "novelty": (0.0, 0.01, 0.03), "gamma": (0.5, 0.8, 0.9)}  # of `engine tune`
+SEARCH = {"learning_rate": (1e-4, 3e-4, 1e-3), "novelty": (0.0, 0.01, 0.03), "gamma": (0.5, 0.8, 0.9)}  # of `engine tune`
 
 
 @dataclass(frozen=True)
 class Config(ReplayConfig):
     """`method.*` of `dnair`."""
 
-    learning_rate: float = option(1e-3, "Adam's step size", above=0, high=1, source="docs/methods.md")
+    learning_rate: float = option(3e-4, "Adam's step size", above=0, high=1, source="docs/methods.md")
     gamma: float = option(0.9, "discount per step", low=0, high=1, source="authors' code")
-    novelty: float = option(0.01, "weight of novelty in the reward", low=0, high=100, source="docs/methods.md; authors 0.4")
+    novelty: float = option(0.03, "weight of novelty in the reward", low=0, high=100, source="docs/methods.md; authors 0.4")
     target_rate: float = option(0.01, "how fast the target network follows", above=0, high=1, source="authors' code")
     explore: str = option(
         "plackett_luce",

@@ -41,7 +41,7 @@ from engine.learn.slate import sample, top
 from engine.options import option
 
 LEARNS = True
-SEARCH = {"learning_rate": (3e-4, 1e-3, 3e-3), "entropy": (0.3, 0.5, 0.7), "gamma": (0.5, 0.8, 0.9)}  # of `engine tune`
+SEARCH = {"learning_rate": (1e-4, 3e-4, 1e-3), "entropy": (0.5, 0.7, 0.8), "gamma": (0.5, 0.8, 0.9)}  # of `engine tune`
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class Config(ReplayConfig):
     """`method.*` of `sac4ir`."""
 
     batch: int = option(128, "user-steps in one gradient step", low=1, high=1_000_000, source="authors' codes: 64 to 256")
-    learning_rate: float = option(1e-3, "Adam's step size of actor and critics", above=0, high=1, source="docs/methods.md")
+    learning_rate: float = option(3e-4, "Adam's step size of actor and critics", above=0, high=1, source="docs/methods.md")
     alpha_rate: float = option(3e-3, "Adam's step size of log α", above=0, high=1)
     gamma: float = option(0.9, "discount per step", low=0, high=1, source="authors' code: 0.9 to 0.99")
-    entropy: float = option(0.5, "target entropy as a share of log|A|", low=0, high=1, source="docs/methods.md; port 0.8")
+    entropy: float = option(0.7, "target entropy as a share of log|A|", low=0, high=1, source="docs/methods.md; port 0.8")
     alpha: float = option(0.05, "α at the start", above=0, high=100)
     target_rate: float = option(0.01, "how fast the target critics follow", above=0, high=1)
     sharpness: float = option(3.0, "factor on stage I's logits in the first policy", above=0, high=100)
