@@ -15,7 +15,7 @@ recent history with −2 times that for passed items and −1 for a repeat, for 
 out by the world. 5. the target entropy is a smaller share of log|A| than the original's 1, which only a uniform policy
 reaches, and the port's 0.8, hundreds of items (docs/methods.md). 6. α starts near the scale of differences between items'
 values instead of e^−1.5. 7. actor and critics start at stage I's predicted clicks, as all learned methods here do. 8. each
-item answers for its own response. 9. larger step sizes.
+item answers for its own response.
 """
 
 from __future__ import annotations
