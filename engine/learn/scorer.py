@@ -33,8 +33,7 @@ class Scorer(nn.Module):
         self.register_buffer("level", items.log_popularity()[order])
         self.vectors = nn.Parameter(states.items[order].clone())
         self.bias = nn.Parameter((states.bias + states.curve)[order].clone())
-        typical = getattr(states, "scale", torch.ones(())) * states.centre.pow(2).sum().add(states.spread.pow(2).sum()).sqrt()
-        self.log_scale = nn.Parameter((typical * states.items.norm(dim=1).mean()).clamp(0.5, 20.0).log().clone())
+        self.log_scale = nn.Parameter(start_scale(states).log().clone())
         self.residual = nets.mlp((inputs, hidden, width), generator, activation=nn.Tanh, last_gain=0.0)
 
     def query(self, inputs: Tensor, state: Tensor) -> Tensor:
@@ -92,6 +91,12 @@ def _groups(scorer: Scorer | PredictingScorer, learning_rate: float) -> list[dic
         {"params": [scorer.vectors], "lr": 2 * learning_rate},
         {"params": [scorer.bias], "lr": 20 * learning_rate},
     ]
+
+
+def start_scale(states: StateView) -> Tensor:
+    """() stage I's κ: what a cosine of a typical state and item is worth in logits of a click."""
+    typical = getattr(states, "scale", torch.ones(())) * states.centre.pow(2).sum().add(states.spread.pow(2).sum()).sqrt()
+    return (typical * states.items.norm(dim=1).mean()).clamp(0.5, 20.0)
 
 
 def heads_first(items: Items) -> Tensor:

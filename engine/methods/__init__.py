@@ -8,6 +8,7 @@ METHODS = {
     "balanced": "engine.methods.balanced",
     "oracle": "engine.methods.oracle",
     "a2c": "engine.methods.a2c",
+    "td3": "engine.methods.td3",
     "bcq": "engine.methods.bcq",
     "dorl": "engine.methods.dorl",
     "dnair": "engine.methods.dnair",

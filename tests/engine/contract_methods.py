@@ -43,6 +43,7 @@ SMALL_BATCHES: dict[str, dict[str, Any]] = {
     "dnair": {"users": 40, "batch": 64, "hidden": 16, "updates": 4, "warm_up": 40},
     "sac4ir": {"users": 40, "batch": 64, "hidden": 16, "updates": 4, "warm_up": 40},
     "dsrm_hrl": {"users": 40, "batch": 128, "hidden": 16},
+    "td3": {"users": 40, "batch": 64, "updates": 4, "warm_up": 40, "replay": 64, "hidden": 16},
 }
 PLAYS_NOTHING = {"bcq"}  # learns from the log alone: no sessions of its own to report on
 every_method = pytest.mark.parametrize(("name", "variant"), ROWS, ids=IDS)
