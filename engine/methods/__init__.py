@@ -10,6 +10,7 @@ METHODS = {
     "a2c": "engine.methods.a2c",
     "td3": "engine.methods.td3",
     "bcq": "engine.methods.bcq",
+    "mofir": "engine.methods.mofir",
     "dorl": "engine.methods.dorl",
     "dnair": "engine.methods.dnair",
     "sac4ir": "engine.methods.sac4ir",

@@ -42,6 +42,8 @@ SMALL_BATCHES: dict[str, dict[str, Any]] = {
     "dorl": {"users": 40, "batch": 128, "hidden": 16, "members": 3, "width": 4, "epochs": 3},
     "dnair": {"users": 40, "batch": 64, "hidden": 16, "updates": 4, "warm_up": 40},
     "sac4ir": {"users": 40, "batch": 64, "hidden": 16, "updates": 4, "warm_up": 40},
+    "td3": {"users": 40, "batch": 64, "updates": 4, "warm_up": 40, "replay": 64, "hidden": 16},
+    "mofir": {"users": 40, "batch": 64, "updates": 4, "warm_up": 40, "replay": 64, "hidden": 16},
     "dsrm_hrl": {"users": 40, "batch": 128, "hidden": 16},
     "td3": {"users": 40, "batch": 64, "updates": 4, "warm_up": 40, "replay": 64, "hidden": 16},
 }
