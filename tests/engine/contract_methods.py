@@ -45,7 +45,6 @@ SMALL_BATCHES: dict[str, dict[str, Any]] = {
     "td3": {"users": 40, "batch": 64, "updates": 4, "warm_up": 40, "replay": 64, "hidden": 16},
     "mofir": {"users": 40, "batch": 64, "updates": 4, "warm_up": 40, "replay": 64, "hidden": 16},
     "dsrm_hrl": {"users": 40, "batch": 128, "hidden": 16},
-    "td3": {"users": 40, "batch": 64, "updates": 4, "warm_up": 40, "replay": 64, "hidden": 16},
 }
 PLAYS_NOTHING = {"bcq"}  # learns from the log alone: no sessions of its own to report on
 every_method = pytest.mark.parametrize(("name", "variant"), ROWS, ids=IDS)
