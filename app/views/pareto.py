@@ -28,6 +28,7 @@ NOBODY = 0  # nobody moves along λ
 TICK = 0.6  # seconds a frame of the replay
 PATIENCE = 1.2  # seconds of playing sessions after which the picture is drawn anew
 CHOSEN = "pareto_runs"
+Replay = Mapping[int, pareto.Values]  # moment of training → what had been measured by then
 
 
 def show() -> None:
@@ -63,7 +64,7 @@ def show() -> None:
 
 def _chosen(
     runs: list[Run], specs: dict[int, RunSpec]
-) -> tuple[Platform, Measure, Measure, dict[int, Run], pareto.Values, pd.DataFrame | None]:
+) -> tuple[Platform, Measure, Measure, dict[int, Run], pareto.Values, Replay | None]:
     """Platform, axes, its runs, their results, and their learning curves where a replay is wanted."""
     found = {own.key: own for own in pareto.platforms(results.grouped(runs), specs)}
     grid = st.grid(5, min_column_width=150)
@@ -95,10 +96,8 @@ def _chosen(
                               bind="query-params")  # fmt: skip
     with grid.cell():
         up = st.selectbox("Up", pick, pick.index("R_cum") if "R_cum" in pick else 1, key="up", bind="query-params")
-    curves = None
-    if when == TRAINING:
-        newest = sorted(members, reverse=True)[:MOST_REPLAYED]
-        curves = _curves(tuple(newest))
+    newest = sorted(members, reverse=True)[:MOST_REPLAYED]
+    curves = _curves(tuple((run, members[run].ended_at) for run in newest)) if when == TRAINING else None
     return platform, titles[across], titles[up], members, values, curves
 
 
@@ -107,15 +106,15 @@ def _option(platform: Platform) -> str:
     return f"{platform.title} · {words.count(len(platform.groups), 'experiment')}, {words.count(runs, 'run')}"
 
 
-@st.cache_data(max_entries=8, show_spinner="Reading learning curves …")
-def _curves(runs: tuple[int, ...]) -> pd.DataFrame:
-    """Learning curves of finished runs, which do not change."""
-    frame: pd.DataFrame = state.store().series(runs, ["len", "r_each", "r_cum", "ad"])
-    return frame
+@st.cache_resource(max_entries=8, show_spinner="Reading learning curves …")
+def _curves(runs: tuple[tuple[int, float | None], ...]) -> Replay:
+    """Where finished runs (id, time of their end) were at every moment of training; nobody changes what is returned."""
+    frame = state.store().series([run for run, _ in runs], ["len", "r_each", "r_cum", "ad"])
+    return pareto.moved(frame, pareto.moments(frame))
 
 
 def _stage(
-    platform: Platform, of: Style, values: pareto.Values, x: Measure, y: Measure, curves: pd.DataFrame | None,
+    platform: Platform, of: Style, values: pareto.Values, x: Measure, y: Measure, curves: Replay | None,
     along: Along | None,
 ) -> None:  # fmt: skip
     """The picture and what belongs to it, in a fragment so that a replay redraws nothing else."""
@@ -163,15 +162,12 @@ def _clicked() -> None:
         st.session_state[CHOSEN] = ids[:MOST_CHOSEN]
 
 
-def _replay(
-    platform: Platform, of: Style, values: pareto.Values, x: Measure, y: Measure, curves: pd.DataFrame
-) -> pareto.Values:
+def _replay(platform: Platform, of: Style, values: pareto.Values, x: Measure, y: Measure, moved: Replay) -> pareto.Values:
     """The points at one moment of training, and how they got there; the values shown."""
-    moments = pareto.moments(curves)
+    moments = list(moved)
     if not moments:
         st.info("These runs have no learning curves: methods that do not learn have none.", icon=":material/show_chart:")
         return {}
-    moved = pareto.moved(curves, moments)
     still = {run: own for run, own in values.items() if run not in moved[moments[-1]]}
     replay = {moment: {**own, **still} for moment, own in moved.items()}
     last = moments[-1]
@@ -355,7 +351,11 @@ def _along(platform: Platform, members: Mapping[int, Run], specs: Mapping[int, R
             "λ: weight of fairness", 0.0, can.lam_max, can.lam, can.lam_max / 40, key=f"lam.along.{chosen}",
             bind="query-params",
         )  # fmt: skip
-    key = live.key(run)
+    try:
+        key = live.key(run)
+    except BadInput as error:
+        st.error(words.plain(str(error)), icon=":material/error:")
+        return None
     every: dict[tuple[live.Key, float], Mapping[str, float]] = st.session_state.setdefault("_along", {})
     done = {at: own for (whose, at), own in every.items() if whose == key}
     return Along(run, key, round(float(lam), 4), tuple(pareto.lams(can.lam_max)), done)

@@ -208,6 +208,13 @@ def test_a_policy_moves_along_its_own_path(theatre: Store, page: Page) -> None:
     )
 
 
+def test_a_policy_that_was_not_kept_is_told_and_the_rest_stays(lab: Store, page: Page) -> None:
+    add(lab, spec("dsrm_hrl"))
+    test = page("pareto", along="1")
+    assert [str(error.value).startswith("run 1 has kept no policy") for error in test.error] == [True]
+    assert "On the frontier: 1 of 1 experiment" in words(test)
+
+
 def test_only_conditioned_policies_can_move(theatre: Store, page: Page) -> None:
     options = page("pareto").selectbox(key="pareto_along").options
     assert len(options) == 2

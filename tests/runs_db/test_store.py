@@ -96,6 +96,8 @@ def test_filters_and_sorts(bench: Bench) -> None:
     assert [run.id for run in store.runs(methods=["other", "toy"], datasets=["elsewhere"])] == [third]
     assert [run.id for run in store.runs(ids=[first, third, 99], sort="id")] == [first, third]
     assert [run.id for run in store.runs(group=toy.spec(77).group(), sort="id")] == [first, second, third]
+    assert [run.id for run in store.runs(groups=[toy.spec(77).group(), "none"], sort="id")] == [first, second, third]
+    assert store.runs(groups=[]) == []
     assert store.runs(ids=[]) == []
     assert store.tags() == ["50 off", "a_", "a_b", "axb"]
     for values in ({"sort": "id; DROP TABLE runs"}, {"sort": "--id"}, {"states": ["asleep"]}):
