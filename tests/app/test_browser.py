@@ -250,6 +250,17 @@ def test_the_export_comes_from_its_own_button(page: playwright.Page, demonstrate
     assert text.startswith("run,state,name,dataset,method")
 
 
+def test_a_table_of_the_paper_is_a_link_away_and_comes_as_latex(page: playwright.Page) -> None:
+    page.goto("/paper?exhibit=Table+3&budget=Quick&spread=Interval&printed=KuaiRand-Pure")
+    page.get_by_role("button", name=re.compile("^Launch the")).wait_for()
+    with page.expect_download() as kept:
+        page.get_by_role("button", name="LaTeX").first.click()
+    assert kept.value.suggested_filename == "table3-synthetic-30.tex"
+    text = Path(kept.value.path()).read_text()
+    assert "printed for KuaiRand-Pure" in text.splitlines()[0]
+    assert text.count(r"\\") == 7, "a heading and six rows"
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (800, "dark")])
 def test_every_view_is_quiet_and_fits(
     context: playwright.BrowserContext, served: Lab, demonstrated: float, width: int, scheme: str
