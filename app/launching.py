@@ -19,7 +19,7 @@ from engine.methods import METHODS
 from engine.options import BadInput
 from engine.purify import PURIFIERS
 from engine.spec import RunSpec, config_class, make
-from engine.studies import table3
+from engine.studies import compared, table3
 
 MOST = 400  # runs of one launch
 OWN = "own"  # a method's own default purifier
@@ -71,7 +71,7 @@ def crossed(methods: Iterable[str], purifiers: Iterable[str]) -> tuple[Arm, ...]
     return tuple(Arm(method, purifier) for method, purifier in dict.fromkeys(pairs))
 
 
-TABLE_2 = ("a2c", "td3", "bcq", "mofir", "dorl", "dnair", "sac4ir", "dsrm_hrl")
+TABLE_2 = compared.PAPERS
 
 
 def table_2() -> Preset:

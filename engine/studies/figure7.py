@@ -24,8 +24,8 @@ TITLE = "Figure 7. How steadily do methods learn?"
 QUESTION = (
     "The paper shows learning curves of Len and AD and finds DSRM-HRL smoother and with less variance than the others. Curves "
     "here are of the greedy policy with training users that training leaves out, at equal shares of the budget, interpolated "
-    "between the points where each run was measured. Two numbers sum a curve up: how far seeds lie apart, and how much one seed "
-    "goes up and down from point to point."
+    "between the points where each run was measured. Two numbers sum a curve up: how far seeds lie apart, and how much one "
+    "seed goes up and down from point to point."
 )
 MEASURES = ("len", "r_cum", "ad")
 CLAIM = ("len", "ad")  # the paper's panels
@@ -90,8 +90,8 @@ def read(ask: Ask, runs: Runs, measured: Any) -> Report:
         [
             "At the end: mean ± standard deviation (ddof 0) over seeds at the last point. Seeds apart: the standard deviation "
             "over seeds, averaged along the curve. Up and down: what a curve moves from point to point beyond its way from "
-            "start to end, a point; 0 for a curve that only rises or only falls. Deviations over few seeds are themselves rough "
-            "numbers."
+            "start to end, a point; 0 for a curve that only rises or only falls. Deviations over few seeds are themselves "
+            "rough numbers."
         ],
     )
 
@@ -124,7 +124,7 @@ def findings(curves: Curves) -> list[str]:
             values = {title: key(own[name]) for title, own in curves.items() if len(own[name]) > (key is apart)}
             if OURS not in values:
                 continue
-            least = min(values, key=lambda title: values[title])
+            least = min(values, key=lambda title: (values[title], title != OURS))
             place = 1 + sum(value < values[OURS] for value in values.values())
             held.append((name, place, len(values), least, values))
         if not held:

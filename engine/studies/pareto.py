@@ -25,8 +25,8 @@ from engine.studies.tables import COLUMNS, Cell, Column, Row, Table, listed
 TITLE = "Utility against fairness"
 QUESTION = (
     "Each run is a point: what it earns (R_cum, and genuine preference where the truth is known) and how fair it is (1 − AD). "
-    "Which methods does no other beat in both? DSRM-HRL's manager is told λ, so one run draws a frontier of its own: how much of "
-    "the plane does it dominate, beside runs that were trained for one λ each, and does AD fall as λ rises?"
+    "Which methods does no other beat in both? DSRM-HRL's manager is told λ, so one run draws a frontier of its own: how much "
+    "of the plane does it dominate, beside runs that were trained for one λ each, and does AD fall as λ rises?"
 )
 MEASURES = ("r_cum", "ad", "utility")
 GAINS = ("r_cum", "utility")  # what is set against 1 − AD
@@ -115,7 +115,7 @@ def read(ask: Ask, runs: Runs, measured: Any) -> Report:
         _chart(found, one, each, gains),
         "Scatter plots of what methods earn against 1 − AD, one point a seed, with DSRM-HRL's frontier over λ as a line",
         [
-            "On the frontier: in how many seeds no other method here is at least as good in both and better in one; the oracle, "
+            "On the frontier: in how many seeds no other method is at least as good in both and better in one; the oracle, "
             "which sees the truth, is left out of that contest. Hypervolumes are areas above nothing earned and AD = 1, of the "
             "same λs for both; means with bootstrap intervals over seeds. "
             f"{words.INTERVALS}"
@@ -146,10 +146,9 @@ def about_frontiers(one: ByLam, each: ByLam, gains: Sequence[str]) -> list[str]:
         by_seed = [volumes({lam: own[lam] for lam in lams}, gain) for own in (each, one)]
         moved = change(*by_seed)
         column = Column(gain, f"the hypervolume of {COLUMNS[gain].title} and 1 − AD", 1, 3)
-        verdict = {1: "more than", -1: "less than", 0: "not told apart from"}[words.verdict(moved, column)]
+        verdict = {1: "covers more than", -1: "covers less than", 0: "is not told apart from"}[words.verdict(moved, column)]
         told.append(
-            f"One run, told {len(lams)} λs, covers {verdict} {len(lams)} runs trained for one each: "
-            f"{words.changed(moved, column)}."
+            f"One run, told {len(lams)} λs, {verdict} {len(lams)} runs trained for one each: {words.changed(moved, column)}."
         )
     return told
 
@@ -163,10 +162,10 @@ def about_lam(one: ByLam, each: ByLam) -> list[str]:
             continue
         rises, steps = steps_up(own)
         moved = change(own[lams[0]]["ad"], own[lams[-1]]["ad"])
-        verdict = {1: "AD falls", -1: "AD rises", 0: "AD is not told to move"}[words.verdict(moved, COLUMNS["ad"])]
+        verdict = {1: "AD falls", -1: "AD rises", 0: "AD is not told apart"}[words.verdict(moved, COLUMNS["ad"])]
         told.append(
-            f"{how[0].upper()}{how[1:]}: {verdict} from λ = {lams[0]:g} to {lams[-1]:g}, {words.changed(moved, COLUMNS['ad'])}; "
-            f"it rises in {rises} of {steps} steps of the grid, over all seeds."
+            f"{how[0].upper()}{how[1:]}: {verdict} between λ = {lams[0]:g} and {lams[-1]:g}, "
+            f"{words.changed(moved, COLUMNS['ad'])}; over all seeds it rises in {rises} of {steps} steps of the grid."
         )
     return told
 
@@ -330,7 +329,7 @@ def _chart(found: Found, one: ByLam, each: ByLam, gains: Sequence[str]) -> alt.T
 
     panels = [panel(gain, gain == gains[-1]) for gain in gains]
     return draw.finished(
-        alt.hconcat(*panels, spacing=50),
+        alt.hconcat(*panels, spacing=50).resolve_scale(color="independent", shape="independent", strokeDash="independent"),
         "What methods earn, and how fair they are",
         "One point a seed; right and up is better. Line: DSRM-HRL's means over λ, one run told λ, and a run for each (dashed)",
     )

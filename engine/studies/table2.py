@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,7 +73,7 @@ def read(ask: Ask, runs: Runs, measured: Any) -> Report:
     known = [name for name in NAMES if any(_given(own[name]) for by_title in found.values() for own in by_title.values())]
     spreads = {length: {title: {name: spread(list(own[name].values())) for name in known} for title, own in rows.items()}
                for length, rows in found.items()}  # fmt: skip
-    tables = [_measured("", "Measured here", learners, spreads, known)]
+    tables = [_measured("", "Measured here", learners, spreads, known)] if learners else []
     if references:
         tables.append(_measured("references", "References, which do not learn from sessions", references, spreads, known))
     tables.append(_middles([*learners, *references], found, known))
@@ -281,7 +281,7 @@ def _chart(
 ) -> alt.TopLevelMixin:
     from engine.studies import draw
 
-    def panels(rows: list[tuple[str, Mapping[str, Spread | None], str]], names: list[str]) -> list[Any]:
+    def panels(rows: Sequence[tuple[str, Mapping[str, Spread | None], str]], names: list[str]) -> list[Any]:
         return [
             draw.dots(
                 [(title, own.get(name), colour) for title, own, colour in rows],

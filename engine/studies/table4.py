@@ -20,8 +20,8 @@ from engine.studies.tables import Cell, Column, Row, Table, listed
 TITLE = "Table 4. What training costs"
 QUESTION = (
     "Seconds of one core for every method with the same number of sessions, split by stage: the state encoder and the worlds, "
-    "the purifier, training, evaluation. Stage I depends on the seed and not on the method, so runs share it through the cache; "
-    "what it costs is taken from the runs that computed it, and counted once for each method as if it had been alone."
+    "the purifier, training, evaluation. Stage I depends on the seed and not on the method, so runs share it through the "
+    "cache; what it costs is taken from the runs that computed it, and counted once for each method as if it had been alone."
 )
 STAGES = ("pretrain", "purifier", "train", "evaluate")
 CACHED = ("pretrain", "purifier")  # stages that the cache can answer
@@ -110,8 +110,8 @@ def read(ask: Ask, runs: Runs, measured: Any) -> Report:
         "One bar a method, its seconds divided into stages",
         [
             "Means ± standard deviations (ddof 0) over the runs that computed a stage; – where none did. Seconds of runs that "
-            "went on beside others are longer than alone, and those of another machine are other seconds: only what one machine ran "
-            "under one load can be compared. The paper's are of another machine.",
+            "went on beside others are longer than alone, and another machine's are other seconds: only what one ran under "
+            "one load can be compared. The paper's are of another machine.",
             *(
                 [f"{unknown} runs do not say what they took from the cache, or were resumed: their stage I is left out."]
                 if unknown
