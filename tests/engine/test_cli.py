@@ -108,7 +108,7 @@ BAD = [
     (["purify-report", "--seeds=a,b"], "--seeds 'a,b' is not legal"),
     (["data", "fetch", "nosuch"], "invalid choice: 'nosuch'"),
     (["data", "inspect", "nosuch"], "dataset 'nosuch' is unknown"),
-    (["study", "table4x"], "study 'table4x' is unknown (did you mean table3?); known: figure2, figure3, figure4, figure6"),
+    (["study", "table4x"], "study 'table4x' is unknown (did you mean table4?); known: figure2, figure3, figure4, figure6"),
     (["study", "table3", "--budget=huge"], "budget 'huge' is unknown; known: quick, full"),
     (["study", "table3", "--seeds=a"], "--seeds 'a' is not legal"),
     (["study", "table3", "--jobs=0"], "--jobs 0 is not legal"),
