@@ -228,7 +228,7 @@ def test_seconds_of_resumed_or_older_runs_are_left_out(tmp_path: Path) -> None:
 
 def test_numbers_of_a_curve() -> None:
     assert figure7.on_axis([[0, 1.0], [50, 2.0], [100, 2.0]])[[0, 10, 20, 30, 40]].tolist() == [1, 1.5, 2, 2, 2]
-    assert figure7.apart({1: np.array([1.0, 2.0]), 2: np.array([3.0, 2.0])}) == 0.5
+    assert figure7.apart({1: np.array([1.0, 2.0]), 2: np.array([3.0, 6.0])}) == 1.5
     assert figure7.roughness(np.array([0.0, 1.0, 2.0, 5.0])) == 0
     assert figure7.roughness(np.array([0.0, 2.0, 1.0])) == pytest.approx((3 - 1) / 2)
 
