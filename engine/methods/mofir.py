@@ -33,6 +33,7 @@ from engine.learn.vectors import VectorActor, VectorCritics, perturbed, unit
 from engine.options import BadInput, option
 
 LEARNS = True
+SEARCH = {"actor_rate": (3e-5, 1e-4, 3e-4), "sigma": (0.2, 0.4, 0.8), "omega": (0.0, 0.1, 0.3)}  # of `engine tune`
 
 
 @dataclass(frozen=True)

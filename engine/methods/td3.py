@@ -30,6 +30,7 @@ from engine.learn.vectors import VectorActor, VectorCritics, noise_steps, pertur
 from engine.options import option
 
 LEARNS = True
+SEARCH = {"actor_rate": (3e-5, 1e-4, 3e-4), "sigma": (0.1, 0.2, 0.4), "gamma": (0.5, 0.8, 0.9)}  # of `engine tune`
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {  # beside each method's defaults
         {"conditioned": False, "manager_every": 3, "fair": "tail"},
         {"fair": "gini", "worker_gamma": 0.9},
     ],
+    "a2c": [{"credit": "slate"}],
     "dnair": [{"explore": "epsilon"}],
     "balanced": [{"heads": 1}],
     "bcq": [{"threshold": 0.05, "n_step": 1, "target_every": 7}],

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine import run
+from engine import catalog, run
 from engine.__main__ import main
-from engine.options import BadInput
+from engine.options import BadInput, describe
 from engine.spec import RunSpec
 from engine.studies import tune
 from small import small_spec
@@ -37,6 +38,14 @@ def test_points_are_distinct_and_begin_with_the_defaults(storage: str) -> None:
     )
     assert found["winner"]["r_cum"] == max(row["r_cum"] for row in found["trials"])
     assert all(row["settings"][name] in found["grid"][name] for row in found["trials"] for name in found["grid"])
+
+
+@pytest.mark.parametrize("name", [name for name in catalog.TABLES["methods"] if catalog.find("methods", name).LEARNS])
+def test_every_learned_method_has_a_grid_with_its_defaults_in_it(name: str) -> None:
+    grid = tune.grid_of(small_spec(method=name))
+    defaults = describe(catalog.find("methods", name).Config)
+    assert all(defaults[option]["default"] in values for option, values in grid.items())
+    assert math.prod(map(len, grid.values())) == 27  # as many points for everyone
 
 
 def test_what_is_tried_already_is_not_tried_again(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
