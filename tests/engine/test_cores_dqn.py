@@ -1,12 +1,13 @@
 """Q-learning's core where the right answer is known.
 
-Slow: CartPole-v1 beside Stable-Baselines3's DQN, with its settings and step budget. Neither solves the task there: at seed 0
-ours stood 177 steps and the other 19, so this shows that the core learns no worse, not how well it can learn.
+Slow: CartPole-v1 beside Stable-Baselines3's DQN, with its settings and step budget: the pole stood 335, 306 and 467 steps
+with ours (seeds 0–2, means of four late policies), 266, 340 and 500 with the other.
 """
 
 from __future__ import annotations
 
 import copy
+import statistics
 
 import pytest
 import torch
@@ -87,14 +88,18 @@ def test_nothing_is_expected_after_the_end() -> None:
     assert dqn.targets(reward[:, 0], following, stays, 0.5).tolist() == [6.0, 1.0]
 
 
-def cart_pole(steps: int, seed: int) -> nn.Module:
-    """Our core with the settings that RL Baselines3 Zoo gives for CartPole-v1."""
+STEPS, SEEDS, LAST = 50_000, (0, 1, 2), 40_000  # policies are looked at from step LAST on
+
+
+def cart_pole(seed: int) -> list[float]:
+    """Our core with the settings that RL Baselines3 Zoo gives for CartPole-v1: how long the pole stands, every 2,560 steps."""
     gym = pytest.importorskip("gymnasium")
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(seed)
     net = nets.mlp((4, 256, 256, 2), generator, activation=nn.ReLU)
     target = copy.deepcopy(net)
     adam = torch.optim.Adam(net.parameters(), lr=2.3e-3)
+    steps, found = STEPS, []
     seen, after = torch.zeros(steps, 4), torch.zeros(steps, 4)
     action, stays = torch.zeros(steps, dtype=torch.int64), torch.zeros(steps, dtype=torch.bool)
     world = gym.make("CartPole-v1")
@@ -123,8 +128,10 @@ def cart_pole(steps: int, seed: int) -> nn.Module:
                 nn.utils.clip_grad_norm_(net.parameters(), 10)
                 adam.step()
             dqn.follow(target, net, 1.0)
+        if step >= LAST and step % 2560 == 2559:
+            found.append(standing(lambda now: net(torch.as_tensor(now, dtype=torch.float32)).argmax(1).numpy()))
     world.close()
-    return net
+    return found
 
 
 def standing(choose: object) -> float:
@@ -141,18 +148,31 @@ def standing(choose: object) -> float:
     return total / 100
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [0])
-def test_the_pole_stands_as_long_as_with_stable_baselines(seed: int) -> None:
+def stable_baselines(seed: int) -> list[float]:
+    """The same of its DQN."""
     sb3 = pytest.importorskip("stable_baselines3")
-    net = cart_pole(50_000, seed)
-    ours = standing(lambda now: net(torch.as_tensor(now, dtype=torch.float32)).argmax(1).numpy())
-    other = sb3.DQN(
+    callbacks = pytest.importorskip("stable_baselines3.common.callbacks")
+    found = []
+
+    class Look(callbacks.BaseCallback):  # type: ignore[name-defined, misc]
+        def _on_step(self) -> bool:
+            if self.num_timesteps > LAST and self.num_timesteps % 2560 == 0:
+                found.append(standing(lambda now: self.model.predict(now, deterministic=True)[0]))
+            return True
+
+    agent = sb3.DQN(
         "MlpPolicy", "CartPole-v1", learning_rate=2.3e-3, batch_size=64, buffer_size=100_000, learning_starts=1000, gamma=0.99,
         target_update_interval=10, train_freq=256, gradient_steps=128, exploration_fraction=0.16, exploration_final_eps=0.04,
         policy_kwargs={"net_arch": [256, 256]}, seed=seed, device="cpu",
     )  # fmt: skip
-    other.learn(50_000)
-    theirs = standing(lambda now: other.predict(now, deterministic=True)[0])
-    print(f"CartPole-v1, 50,000 steps, seed {seed}: {ours:.0f}, Stable-Baselines3 {theirs:.0f}")
-    assert ours >= 0.95 * theirs
+    agent.learn(STEPS, callback=Look())
+    return found
+
+
+@pytest.mark.slow
+def test_the_pole_stands_as_long_as_with_stable_baselines() -> None:
+    """Q-learning's policies come and go, so means over the last four looks of each seed are compared."""
+    ours, theirs = ([statistics.mean(play(seed)) for seed in SEEDS] for play in (cart_pole, stable_baselines))
+    print(f"CartPole-v1, {STEPS:,} steps: {ours}, Stable-Baselines3 {theirs}")
+    spread = max(theirs) - min(theirs)
+    assert statistics.mean(ours) >= statistics.mean(theirs) - spread / 2
