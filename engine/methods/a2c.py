@@ -23,7 +23,7 @@ from engine.learn.actor_critic import ActorCriticConfig, ActorCriticPolicy, lear
 from engine.options import option
 
 LEARNS = True
-SEARCH = {"learning_rate": (1e-4, 3e-4, 1e-3), "entropy": (0.0, 0.01, 0.1), "gamma": (0.5, 0.8, 0.9)}  # of `engine tune`
+SEARCH = {"learning_rate": (1e-4, 3e-4, 1e-3), "entropy": (0.01, 0.1, 0.5), "gamma": (0.5, 0.8, 0.9)}  # of `engine tune`
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,9 @@
 A trial trains in the train world and is judged by R_cum of greedy sessions with the train world's held-out users, whom
 training leaves out too (`learn.rollout.held_out_users`), each met under several lucks. Trials are kept by Optuna; the same
 command goes on from those that are kept, and several processes may share them.
+
+Trials train as long as the runs that the defaults are for: an actor–critic's best step size for 4,000 sessions is among its
+worst for 20,000, where it has stopped exploring and shows what is popular (docs/methods.md).
 """
 
 from __future__ import annotations
