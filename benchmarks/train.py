@@ -9,12 +9,15 @@ import sys
 import tempfile
 from typing import Any
 
+from engine import catalog
+
 EPISODES = 20_000
 
 
 def measure(threads: int) -> dict[str, Any]:
-    """Seconds of each stage and the peak memory, of the paper's method and of A2C."""
-    return {method: _train(method, threads) for method in ("dsrm_hrl", "a2c")} | {"episodes": EPISODES}
+    """Seconds of each stage and the peak memory, of every method that learns."""
+    learned = [name for name in catalog.TABLES["methods"] if catalog.find("methods", name).LEARNS]
+    return {method: _train(method, threads) for method in learned} | {"episodes": EPISODES}
 
 
 def _train(method: str, threads: int) -> dict[str, Any]:

@@ -59,8 +59,6 @@ def tune(spec: RunSpec, trials: int, storage: str, say: Say) -> dict[str, Any]:
     grid = grid_of(spec)
     points = _points(grid, _defaults(spec, grid), trials, spec.seed)
     study = _study(spec, grid, storage)
-    for point in points:
-        study.enqueue_trial(point, skip_if_exists=True)
     bench: list[_Bench] = []  # made when the first trial asks for it
     ticker = Progress()
 
@@ -79,8 +77,15 @@ def tune(spec: RunSpec, trials: int, storage: str, say: Say) -> dict[str, Any]:
         trial.set_user_attr("seconds", time.perf_counter() - began)
         return measured["r_cum"]
 
+    waited = False
     while len(_finished(study)) < len(points):
-        study.optimize(objective, n_trials=1)
+        if _something_waits(study, points):
+            study.optimize(objective, n_trials=1)
+        else:
+            if not waited:
+                say("waiting for trials that another process runs, or left behind less than a minute ago")
+            waited = True
+            time.sleep(1)
     return _result(spec, grid, study)
 
 
@@ -160,9 +165,7 @@ def _study(spec: RunSpec, grid: Mapping[str, tuple[Any, ...]], storage: str) -> 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            # A trial whose process was torn down stops beating; the next process to come by tries its point again.
-            retry = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=None)
-            kept = optuna.storages.RDBStorage(storage, heartbeat_interval=BEAT, heartbeat_stale_trial_callback=retry)
+            kept = optuna.storages.RDBStorage(storage, heartbeat_interval=BEAT)
     except Exception as error:
         # Optuna lets the errors of its database layer through, which the engine does not import.
         if not type(error).__module__.startswith(("sqlalchemy", "optuna")) and not isinstance(
@@ -197,6 +200,23 @@ def _points(grid: Mapping[str, tuple[Any, ...]], defaults: Mapping[str, Any], tr
 def _defaults(spec: RunSpec, grid: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
     options = describe(catalog.find("methods", spec.method).Config)
     return {name: options[name]["default"] for name in grid}
+
+
+def _something_waits(study: optuna.Study, points: list[dict[str, Any]]) -> bool:
+    """Whether a trial is there to be run, after queueing every point that nobody runs, has run or will run.
+
+    A trial that was interrupted has failed, and so has one whose process was torn down and shows no sign of life any more.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        optuna.storages.fail_stale_trials(study)
+    states = optuna.trial.TrialState
+    alive = [trial for trial in study.get_trials(deepcopy=False) if trial.state != states.FAIL]
+    taken = [trial.system_attrs["fixed_params"] for trial in alive]
+    missing = [point for point in points if point not in taken]
+    for point in missing:
+        study.enqueue_trial(point)
+    return bool(missing) or any(trial.state == states.WAITING for trial in alive)
 
 
 def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:

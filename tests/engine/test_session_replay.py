@@ -42,8 +42,12 @@ def test_the_oldest_sessions_make_room() -> None:
     replay.add(sessions(2, [3, 1]))
     assert sorted(replay.sessions.users.tolist()) == [1, 2, 3]
     assert len(replay) == 6
-    replay.add(sessions(4, [1, 2, 3, 4]))  # more than fit
-    assert sorted(replay.sessions.users.tolist()) == [5, 6, 7]
+    replay.add(sessions(4, [1]))
+    assert sorted(replay.sessions.users.tolist()) == [2, 3, 4]
+    replay.add(sessions(5, [1, 2, 3, 4]))  # more than fit
+    kept = replay.sessions
+    assert sorted(kept.users.tolist()) == [6, 7, 8]
+    assert torch.equal(kept.slates[0, :, 0], 10 * kept.users)
     other = Replay(capacity=3, max_len=4)
     other.load_state_dict(replay.state_dict())
     a, b = (each.draw(50, torch.Generator().manual_seed(1)) for each in (replay, other))

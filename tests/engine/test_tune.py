@@ -58,6 +58,7 @@ def test_what_is_tried_already_is_not_tried_again(storage: str, monkeypatch: pyt
     more = tune.tune(spec(), 3, storage, lambda _: None)
     assert len(counted) == 1
     assert more["trials"][:2] == first["trials"]
+    assert len({json.dumps(row["settings"]) for row in more["trials"]}) == 3
     assert len(tune.tune(spec(users=41), 1, storage, lambda _: None)["trials"]) == 1  # other settings, other study
 
 
@@ -77,18 +78,25 @@ def test_the_test_world_is_never_made(storage: str, monkeypatch: pytest.MonkeyPa
     assert made == ["train"]
 
 
-def test_a_trial_whose_process_was_torn_down_is_tried_again(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tune, "BEAT", 1)
+def points_of(found: dict[str, Any]) -> list[str]:
+    return sorted(json.dumps(row["settings"], sort_keys=True) for row in found["trials"])
+
+
+@pytest.mark.parametrize("how", [KeyboardInterrupt, SystemExit])
+def test_an_interrupted_trial_is_tried_again_and_no_other_point(
+    how: type[BaseException], storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tune, "BEAT", 1)  # SystemExit leaves the trial running, as a kill does, until it has not beaten for 2 s
 
     def torn(self: Any, *_: Any) -> Any:
-        raise SystemExit
+        raise how
 
     with monkeypatch.context() as patch:
         patch.setattr(tune._Bench, "measure", torn)
-        with pytest.raises(SystemExit):
+        with pytest.raises(how):
             tune.tune(spec(), 2, storage, lambda _: None)
-    points = {json.dumps(row["settings"], sort_keys=True) for row in tune.tune(spec(), 2, storage, lambda _: None)["trials"]}
-    assert len(points) == 2
+    undisturbed = tune.tune(spec(), 2, f"sqlite:///{tmp_path}/other.db", lambda _: None)
+    assert points_of(tune.tune(spec(), 2, storage, lambda _: None)) == points_of(undisturbed)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +113,12 @@ def test_bad_input_is_told_in_one_sentence(argv: list[str], sentence: str, capsy
     error = capsys.readouterr().err
     assert sentence in error
     assert error.count("\n") == 1
+
+
+def test_whoever_cannot_be_tuned_is_told_who_can(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tune", "--method", "popular"]) == 2
+    named = capsys.readouterr().err.split("one of ")[1].strip().split(", ")
+    assert set(named) == {name for name in catalog.TABLES["methods"] if catalog.find("methods", name).LEARNS}
 
 
 def test_the_runs_database_is_not_touched(tmp_path: Path) -> None:
