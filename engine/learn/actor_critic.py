@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from engine import nets
 from engine.contracts import Budget, Items, Obs, Recorder, Sessions, StateView, World
 from engine.learn import inputs as told
-from engine.learn.curve import Curve
 from engine.learn.gae import advantages
+from engine.learn.loop import Count, exploration, until_spent
 from engine.learn.ppo import standardise
-from engine.learn.rollout import draw_users, held_out_users, play, shown_before
+from engine.learn.rollout import shown_before
 from engine.learn.scorer import PredictingScorer, Scorer, places_shown
 from engine.learn.slate import log_probability, sample, top
-from engine.options import Config, Diverged, Stopped, option
+from engine.options import Config, option
 
 
 @dataclass(frozen=True)
@@ -112,25 +112,10 @@ def learn(
         fused=True,
     )
     policy = ActorCriticPolicy(net, states, world.slate, world.max_len, world.repeats)
-    curve, held_out = Curve(world, recorder), held_out_users(world)
-    count = {"episodes": 0, "user_steps": 0, "updates": 0}
 
-    kept = recorder.restore()
-    if kept is not None:
-        net.load_state_dict(kept["net"])
-        adam.load_state_dict(kept["adam"])
-        generator.set_state(kept["generator"])
-        count, curve.next = kept["count"], kept["next"]
-
-    while (done := budget.done(count["episodes"], count["user_steps"])) < 1:
-        curve.measure(count["episodes"], done, policy)
-        recorder.progress("training", done, 1)
+    def turn(count: Count, left: int) -> tuple[Sessions, dict[str, float]]:
         # 1. Sessions of the exploring policy.
-        users = draw_users(world, min(config.users, budget.left(count["episodes"])), held_out, generator)
-        luck = 1 + int(torch.randint(1 << 40, (1,), generator=generator))
-        sessions = play(within or world, users, luck, lambda obs: policy.choose(obs, generator))
-        count["episodes"] += len(users)
-        count["user_steps"] += sessions.user_steps
+        sessions = exploration(world, lambda obs: policy.choose(obs, generator), config.users, count, left, generator, within)
         # 2. Advantages and returns.
         notes, alive = sessions.notes, sessions.alive
         each = None if reward is None else reward(sessions) * alive.unsqueeze(2)
@@ -162,23 +147,10 @@ def learn(
             count["updates"] += 1
             losses.append(torch.stack([policy_loss, value_loss, entropy]).detach())
         policy_loss, value_loss, entropy = torch.stack(losses).mean(0).tolist()
-        if not policy_loss == policy_loss or abs(value_loss) == float("inf"):
-            raise Diverged(f"{name}'s losses are not finite after {count['episodes']} episodes")
         found = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
         if each is not None:
             found["reward"] = float(rewards.sum() / alive.sum())
-        curve.trained(count["episodes"], sessions, {**found, **count})
-        recorder.checkpoint(
-            {
-                "net": net.state_dict(),
-                "adam": adam.state_dict(),
-                "generator": generator.get_state(),
-                "count": dict(count),
-                "next": curve.next,
-            }
-        )
-        if recorder.stop_requested():
-            raise Stopped(f"stopped after {count['episodes']} episodes")
-    curve.measure(count["episodes"], 1.0, policy)
-    recorder.progress("training", 1, 1)
+        return sessions, found
+
+    until_spent(name, policy, {"net": net, "adam": adam}, turn, world, budget, recorder, generator)
     return policy

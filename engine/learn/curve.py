@@ -21,10 +21,10 @@ class Curve:
         self.users = torch.arange(world.users - count, world.users) if count else torch.arange(min(world.users, 128))
         self.next = 0.0
 
-    def trained(self, step: int, sessions: Sessions, values: dict[str, float]) -> None:
-        """Note one batch of training sessions and the losses that came of it."""
-        measured = summary(sessions, self.world.items)
-        own = {f"train_{name}": measured[name] for name in ("len", "r_each", "r_cum", "ad")}
+    def trained(self, step: int, sessions: Sessions | None, values: dict[str, float]) -> None:
+        """Note one batch of training sessions, if there were any, and the losses that came of it."""
+        measured = {} if sessions is None else summary(sessions, self.world.items)
+        own = {f"train_{name}": measured[name] for name in ("len", "r_each", "r_cum", "ad") if name in measured}
         self.recorder.scalars(step, {**own, **values})
 
     def measure(self, step: int, done: float, policy: Policy) -> None:

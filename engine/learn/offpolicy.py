@@ -9,11 +9,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from engine.contracts import Budget, Obs, Policy, Recorder, World
-from engine.learn.curve import Curve
+from engine.contracts import Budget, Obs, Policy, Recorder, Sessions, World
+from engine.learn.loop import Count, exploration, until_spent
 from engine.learn.replay import Replay
-from engine.learn.rollout import draw_users, held_out_users, play
-from engine.options import Config, Diverged, Stopped, option
+from engine.options import Config, option
 
 
 @dataclass(frozen=True)
@@ -60,44 +59,22 @@ def learn(
     Raises Stopped after keeping a checkpoint when the recorder asks to stop, and Diverged where losses are not finite.
     """
     replay = Replay(config.replay, world.max_len)
-    curve, held_out = Curve(world, recorder), held_out_users(world)
-    count = {"episodes": 0, "user_steps": 0, "updates": 0}
 
-    kept = recorder.restore()
-    if kept is not None:
-        learner.load_training_state(kept["learner"])
-        replay.load_state_dict(kept["replay"])
-        generator.set_state(kept["generator"])
-        count, curve.next = kept["count"], kept["next"]
-
-    while (done := budget.done(count["episodes"], count["user_steps"])) < 1:
-        curve.measure(count["episodes"], done, learner)
-        recorder.progress("training", done, 1)
-        users = draw_users(world, min(config.users, budget.left(count["episodes"])), held_out, generator)
-        luck = 1 + int(torch.randint(1 << 40, (1,), generator=generator))
-        sessions = play(world, users, luck, lambda obs: learner.explore(obs, generator))
+    def turn(count: Count, left: int) -> tuple[Sessions, dict[str, float]]:
+        sessions = exploration(world, lambda obs: learner.explore(obs, generator), config.users, count, left, generator)
         replay.add(sessions)
-        count["episodes"] += len(users)
-        count["user_steps"] += sessions.user_steps
-        losses: dict[str, float] = {}
-        if count["episodes"] >= config.warm_up:
-            found = [learner.update(replay, generator) for _ in range(config.updates)]
-            count["updates"] += len(found)
-            losses = {key: float(torch.stack([each[key] for each in found]).mean()) for key in found[0]}
-        if any(not abs(value) < float("inf") for value in losses.values()):
-            raise Diverged(f"{name}'s losses are not finite after {count['episodes']} episodes")
-        curve.trained(count["episodes"], sessions, {**losses, **count})
-        recorder.checkpoint(
-            {
-                "learner": learner.training_state(),
-                "replay": replay.state_dict(),
-                "generator": generator.get_state(),
-                "count": dict(count),
-                "next": curve.next,
-            }
-        )
-        if recorder.stop_requested():
-            raise Stopped(f"stopped after {count['episodes']} episodes")
-    curve.measure(count["episodes"], 1.0, learner)
-    recorder.progress("training", 1, 1)
+        if count["episodes"] < config.warm_up:
+            return sessions, {}
+        found = [learner.update(replay, generator) for _ in range(config.updates)]
+        count["updates"] += len(found)
+        return sessions, {key: float(torch.stack([each[key] for each in found]).mean()) for key in found[0]}
+
+    until_spent(name, learner, {"learner": _Training(learner), "replay": replay}, turn, world, budget, recorder, generator)
     return learner
+
+
+class _Training:
+    """A learner as a checkpoint sees it."""
+
+    def __init__(self, learner: Learner) -> None:
+        self.state_dict, self.load_state_dict = learner.training_state, learner.load_training_state

@@ -29,10 +29,10 @@ from torch import Tensor, nn
 from engine import nets
 from engine.contracts import Budget, Dataset, Items, Obs, Recorder, StateView, World
 from engine.learn.bcq import constrained, losses, targets
-from engine.learn.curve import Curve
 from engine.learn.logged import logged_transitions
+from engine.learn.loop import Count, until_spent
 from engine.learn.rollout import held_out_users
-from engine.options import BadInput, Diverged, Stopped, option
+from engine.options import BadInput, option
 from engine.options import Config as BaseConfig
 
 LEARNS = True
@@ -143,21 +143,9 @@ def train(
     target = copy.deepcopy(net).requires_grad_(False)
     adam = torch.optim.Adam(net.parameter_groups(config.learning_rate), fused=True)
     policy = BCQPolicy(net, states, config.threshold, world.slate, world.repeats)
-    curve = Curve(world, recorder)
-    count = {"episodes": 0, "user_steps": 0, "updates": 0}
 
-    kept = recorder.restore()
-    if kept is not None:
-        net.load_state_dict(kept["net"])
-        target.load_state_dict(kept["target"])
-        adam.load_state_dict(kept["adam"])
-        generator.set_state(kept["generator"])
-        count, curve.next = kept["count"], kept["next"]
-
-    while (done := budget.done(count["episodes"], count["user_steps"])) < 1:
-        curve.measure(count["episodes"], done, policy)
-        recorder.progress("training", done, 1)
-        episodes = min(config.users, budget.left(count["episodes"]))
+    def turn(count: Count, left: int) -> tuple[None, dict[str, float]]:
+        episodes = min(config.users, left)
         drawn = torch.randint(len(transitions), (episodes * world.max_len,), generator=generator)
         count["episodes"] += episodes
         count["user_steps"] += len(drawn)
@@ -177,22 +165,7 @@ def train(
                 target.load_state_dict(net.state_dict())
             found.append(torch.stack([q_loss, imitation_loss, aim.mean()]).detach())
         q_loss, imitation_loss, value = torch.stack(found).mean(0).tolist()
-        if not abs(q_loss) < float("inf") or not abs(imitation_loss) < float("inf"):
-            raise Diverged(f"bcq's losses are not finite after {count['episodes']} episodes")
-        measured = {"q_loss": q_loss, "imitation_loss": imitation_loss, "target": value}
-        recorder.scalars(count["episodes"], {**measured, **count})
-        recorder.checkpoint(
-            {
-                "net": net.state_dict(),
-                "target": target.state_dict(),
-                "adam": adam.state_dict(),
-                "generator": generator.get_state(),
-                "count": dict(count),
-                "next": curve.next,
-            }
-        )
-        if recorder.stop_requested():
-            raise Stopped(f"stopped after {count['episodes']} episodes")
-    curve.measure(count["episodes"], 1.0, policy)
-    recorder.progress("training", 1, 1)
+        return None, {"q_loss": q_loss, "imitation_loss": imitation_loss, "target": value}
+
+    until_spent("bcq", policy, {"net": net, "target": target, "adam": adam}, turn, world, budget, recorder, generator)
     return policy

@@ -32,14 +32,14 @@ from torch import Tensor, nn
 from engine import nets
 from engine.contracts import Budget, Dataset, Items, Obs, Recorder, Sessions, StateView, World
 from engine.learn import inputs as told
-from engine.learn.curve import Curve
 from engine.learn.gae import advantages
+from engine.learn.loop import Count, Kept, exploration, until_spent
 from engine.learn.ppo import approximate_kl, clipped_loss, standardise
-from engine.learn.rollout import draw_users, held_out_users, play, shown_before
+from engine.learn.rollout import shown_before
 from engine.learn.scorer import Scorer, feasible_heads, places_shown
 from engine.learn.slate import log_probability, log_probability_quota, sample, sample_quota, top, top_quota
 from engine.metrics import gini
-from engine.options import BadInput, Diverged, Stopped, option
+from engine.options import BadInput, option
 from engine.options import Config as BaseConfig
 
 LEARNS = True
@@ -313,32 +313,13 @@ def train(
             {"params": [*manager.critic.parameters()], "lr": config.critic_rate},
         ]
         manager_adam = torch.optim.Adam(groups, fused=True)
-    curve, held_out = Curve(world, recorder), held_out_users(world)
 
     def explore(obs: Obs) -> tuple[Tensor, dict[str, Tensor]]:
         return policy.choose(obs, generator, generator if config.conditioned else None)
 
-    count = {"episodes": 0, "user_steps": 0, "updates": 0}
-
-    kept = recorder.restore()
-    if kept is not None:
-        worker.load_state_dict(kept["worker"])
-        worker_adam.load_state_dict(kept["worker_adam"])
-        if manager is not None and manager_adam is not None:
-            manager.load_state_dict(kept["manager"])
-            manager_adam.load_state_dict(kept["manager_adam"])
-        generator.set_state(kept["generator"])
-        count, curve.next = kept["count"], kept["next"]
-
-    while (done := budget.done(count["episodes"], count["user_steps"])) < 1:
-        curve.measure(count["episodes"], done, policy)
-        recorder.progress("training", done, 1)
+    def turn(count: Count, left: int) -> tuple[Sessions, dict[str, float]]:
         # 1. Sessions of the exploring policy.
-        users = draw_users(world, min(config.users, budget.left(count["episodes"])), held_out, generator)
-        luck = 1 + int(torch.randint(1 << 40, (1,), generator=generator))
-        sessions = play(world, users, luck, explore)
-        count["episodes"] += len(users)
-        count["user_steps"] += sessions.user_steps
+        sessions = exploration(world, explore, config.users, count, left, generator)
         # 2. Eq. 4: the manager's reward r^h = r + λ·Fair(L_t), here over 1 + λ (Difference 4); the worker's is r alone. FLAT
         #    has one policy and both terms.
         fair = fairness(sessions, world.items, config.fair)
@@ -351,24 +332,12 @@ def train(
             policy, worker_adam, sessions, ecosystem if manager is None else sessions.rewards, world, config, generator
         )
         count["updates"] += int(values.pop("updates"))
-        if not all(math.isfinite(value) for value in values.values()):
-            raise Diverged(f"dsrm_hrl's losses are not finite after {count['episodes']} episodes")
-        curve.trained(count["episodes"], sessions, {**values, **count})
-        recorder.checkpoint(
-            {
-                "worker": worker.state_dict(),
-                "worker_adam": worker_adam.state_dict(),
-                "manager": None if manager is None else manager.state_dict(),
-                "manager_adam": None if manager_adam is None else manager_adam.state_dict(),
-                "generator": generator.get_state(),
-                "count": dict(count),
-                "next": curve.next,
-            }
-        )
-        if recorder.stop_requested():
-            raise Stopped(f"stopped after {count['episodes']} episodes")
-    curve.measure(count["episodes"], 1.0, policy)
-    recorder.progress("training", 1, 1)
+        return sessions, values
+
+    kept: dict[str, Kept] = {"worker": worker, "worker_adam": worker_adam}
+    if manager is not None and manager_adam is not None:
+        kept |= {"manager": manager, "manager_adam": manager_adam}
+    until_spent("dsrm_hrl", policy, kept, turn, world, budget, recorder, generator)
     return policy
 
 
