@@ -42,8 +42,8 @@ _TABLE = (
     Measure("r_cum", "R_cum", "total response of a session", 1, 2, "The responses of a whole session: R_each added up."),
     Measure(
         "ad", "AD", "0 = balanced", -1, 3,
-        "Absolute difference between the exposure of head items (the most exposed 20 %) and of all others. 0 is half and half, "
-        "1 is only one of the two.",
+        "Absolute difference between the exposure of head items (the most exposed 20 %, or world.head_share) and of all "
+        "others. 0 is half and half, 1 is only one of the two.",
     ),
     Measure("fairness", "Fairness", "1 − AD", 1, 3, "1 is an even split of exposure between head items and all others."),
     Measure("utility", "Utility", "genuine preference", 1, 3,

@@ -21,9 +21,9 @@ from engine.options import Config
 class Items:
     """What is known of the items in play.
 
-    popularity: int64 (I,) exposures in the training log. head: bool (I,) the most exposed 20 % (paper §5.1.1).
-    tags: bool (I,G) categories, none or several an item; main_tag: int64 (I,) the first listed, or the last id where an
-    item has none. tag_names (G+1), titles (I): for people to read.
+    popularity: int64 (I,) exposures in the training log. head: bool (I,) the most exposed 20 % (paper §5.1.1), or what
+    `world.head_share` says. tags: bool (I,G) categories, none or several an item; main_tag: int64 (I,) the first listed, or
+    the last id where an item has none. tag_names (G+1), titles (I): for people to read.
     """
 
     popularity: Tensor

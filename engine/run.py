@@ -19,6 +19,7 @@ from torch import Tensor
 
 from engine import cache, catalog, checkpoint
 from engine.contracts import Budget, Data, Items, Obs, Policy, Recorder, Sessions
+from engine.data.heads import HEAD_SHARE, with_head_share
 from engine.evaluate import evaluation_users, sessions_of
 from engine.factors import Factors
 from engine.metrics import per_user, summary
@@ -111,7 +112,8 @@ def load_data(spec: RunSpec) -> Data:
     """The dataset of a spec, checked against the world's sizes."""
     data: Data = catalog.find("datasets", spec.dataset).load(spec.config("dataset"))
     check_sizes(spec, len(data.train.items))
-    return data
+    share = spec.settings["world"]["head_share"]
+    return data if share == HEAD_SHARE else with_head_share(data, share)
 
 
 def device_of(spec: RunSpec) -> torch.device:

@@ -27,6 +27,13 @@ class WorldConfig(Config):
     ad_bound: float = option(
         0.3, "a slate whose own AD reaches this costs one more unit of patience", low=0, high=2, source="KuaiSim's forks"
     )
+    head_share: float = option(
+        0.2,
+        "share of the items that count as head, by exposures in the training log",
+        above=0,
+        high=0.99,
+        source="paper §5.1.1",
+    )
     repeats: bool = option(False, "whether an item may be shown twice in a session")
     responses: str = option("sampled", "clicks drawn, or their probabilities handed out", choices=("sampled", "expected"))
     train: str = option(

@@ -295,7 +295,7 @@ def _slate(session: Session, step: int, *, alone: bool) -> None:
         "Tags": st.column_config.TextColumn("Tags", width=110 if alone else 92),
         "Group": st.column_config.MultiselectColumn(
             "Group", options=["head", "tail"], color=[colours.HEAD, colours.TAIL], width=64,
-            help="Head: the most exposed 20 % of the catalogue.",
+            help="Head: the most exposed of the catalogue, 20 % unless the run says otherwise (world.head_share).",
         ),
         "Popularity": st.column_config.ProgressColumn(
             "Popularity", min_value=0, max_value=100, format="%.0f %%", width=88,

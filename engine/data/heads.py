@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
+
+from engine.contracts import Data
 
 HEAD_SHARE = 0.2  # paper §5.1.1
 
@@ -14,3 +18,10 @@ def head_items(exposures: Tensor, share: float = HEAD_SHARE) -> Tensor:
     head = torch.zeros(len(exposures), dtype=torch.bool)
     head[exposures.argsort(descending=True, stable=True)[:count]] = True
     return head
+
+
+def with_head_share(data: Data, share: float) -> Data:
+    """The same data with another share of its items called head."""
+    items = replace(data.train.items, head=head_items(data.train.items.popularity, share))
+    logs = {name: replace(getattr(data, name), items=items) for name in ("train", "test", "train_start", "test_start")}
+    return replace(data, **logs)

@@ -16,6 +16,7 @@ STUDIES = {
     "figure6": "engine.studies.figure6",
     "figure7": "engine.studies.figure7",
     "pareto": "engine.studies.pareto",
+    "sensitivity": "engine.studies.sensitivity",
     "table2": "engine.studies.table2",
     "table3": "engine.studies.table3",
     "table4": "engine.studies.table4",

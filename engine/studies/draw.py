@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import altair as alt
@@ -90,6 +90,14 @@ def dots(
         base.mark_point(filled=True, size=75, opacity=1).encode(x=x, tooltip=tooltip),
         base.mark_text(dy=-10, fontSize=11, fontWeight=600).encode(x=x, text="text:N", color=alt.value(INK)),
     ).properties(width=width, height=alt.Step(step))
+
+
+def domain(spreads: Iterable[Spread | None]) -> tuple[float, float]:
+    """An axis that holds the intervals of all `spreads`, with room at both ends."""
+    known = [own for own in spreads if own is not None]
+    low, high = min(own.low for own in known), max(own.high for own in known)
+    room = 0.14 * (high - low) or 0.05 * abs(high) or 1.0
+    return (max(low - room, 0.0) if low >= 0 else low - room, high + room)
 
 
 def layered(*layers: alt.Chart) -> Any:

@@ -135,7 +135,7 @@ def _chart(spreads: dict[tuple[str, str], dict[str, Spread | None]], known: list
                 [(draw.purifier_title(p), values[name], draw.PURIFIER_COLOURS.get(p, draw.PINK)) for p, values in own],
                 COLUMNS[name],
                 names=place == 0,
-                domain=_domain(spreads, name),
+                domain=draw.domain(own[name] for own in spreads.values()),
             )
             for place, name in enumerate(known)
         ]
@@ -145,11 +145,3 @@ def _chart(spreads: dict[tuple[str, str], dict[str, Spread | None]], known: list
         "The same policy behind other states",
         "Dot: mean over seeds; line: 95 % bootstrap interval. ↑ higher is better, ↓ lower is better",
     )
-
-
-def _domain(spreads: dict[tuple[str, str], dict[str, Spread | None]], name: str) -> tuple[float, float]:
-    """The same axis for all methods, with room at both ends."""
-    found = [own[name] for own in spreads.values() if own[name] is not None]
-    low, high = min(value.low for value in found if value), max(value.high for value in found if value)
-    room = 0.14 * (high - low) or 0.05 * abs(high) or 1.0
-    return (max(low - room, 0.0) if low >= 0 else low - room, high + room)

@@ -15,12 +15,14 @@ import pandas as pd
 import pytest
 import torch
 
+from engine import run
 from engine.contracts import Data
 from engine.data import fetch, movielens, table
 from engine.data.split import by_time
 from engine.factors import Factors
 from engine.options import BadInput
 from engine.world.responses import Fitted, fidelity, fit_responses
+from small import small_spec
 
 
 def split(user: list[int], time: list[int], randomised: list[bool] | None = None) -> Data:
@@ -38,6 +40,18 @@ def test_train_is_the_earlier_half_of_each_user() -> None:
     assert data.train_start.item.tolist() == [2, 5, 1]
     assert data.test_start.item.tolist() == data.train.item.tolist()
     assert data.shared_users
+
+
+def test_another_head_share_is_another_head_everywhere() -> None:
+    spec = small_spec(method="random", settings={"world": {"head_share": 0.05}})
+    data, usual = run.load_data(spec), run.load_data(small_spec(method="random"))
+    logs = (data.train, data.test, data.train_start, data.test_start)
+    assert [int(log.items.head.sum()) for log in logs] == [18] * 4  # of 360
+    assert int(usual.train.items.head.sum()) == 72
+    popularity = data.train.items.popularity
+    assert popularity[data.train.items.head].min() >= popularity[~data.train.items.head].max()
+    world = run.make_world(spec, data, "test")[0]
+    assert world.items.head.equal(data.train.items.head)
 
 
 def test_ties_keep_the_order_of_the_file() -> None:

@@ -15,7 +15,7 @@ from engine.methods import METHODS
 from engine.options import BadInput
 from engine.recorder import MemoryRecorder
 from engine.statistics import Estimate
-from engine.studies import compared, figure7, pareto, running, specs, study, table2, table3, table4
+from engine.studies import compared, figure7, pareto, running, sensitivity, specs, study, table2, table3, table4
 from engine.studies.ask import Ask, Run, Runs, asked, digest
 from engine.studies.compared import OURS
 from engine.studies.tables import Column, Row, Table, csv_text, latex, markdown
@@ -59,7 +59,7 @@ def told(ask: Ask, runs: Runs, measured: Any = None) -> list[str]:
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Charts take longer than all else; the pages' test draws them."""
-    for module in (table2, table4, figure7, pareto):
+    for module in (table2, table4, figure7, pareto, sensitivity):
         monkeypatch.setattr(module, "_chart", lambda *parts: None)
 
 
@@ -349,12 +349,52 @@ def test_one_run_is_told_lam_and_says_what_it_took_from_the_cache(tmp_path: Path
     assert volumes[pareto.EACH].mean == pytest.approx(apart["r_cum"] * (1 - apart["ad"]))  # type: ignore[union-attr]
 
 
+# Sensitivity
+
+
+def test_sensitivity_changes_one_thing_at_a_time() -> None:
+    made = specs("sensitivity", seeds=(1,), sets=["study.methods=a2c,dsrm_hrl"])
+    worlds = {}
+    for spec in made:
+        world, history = spec.settings["world"], spec.settings["state"]["history"]
+        condition = (world["ad_bound"], world["slate"], world["head_share"], history)
+        worlds.setdefault(condition, []).append((spec.method, spec.purifier))
+    default = (0.3, 10, 0.2, 400)
+    assert default in worlds
+    assert all(sum(a != b for a, b in zip(own, default, strict=True)) <= 1 for own in worlds)
+    assert {own[0] for own in worlds} == {0.1, 0.2, 0.3, 0.4, 0.5}
+    assert {own[1] for own in worlds} == {6, 10}
+    assert {own[2] for own in worlds} == {0.07, 0.2}
+    assert {own[3] for own in worlds} == {15, 60, 240, 400}
+    same = [("a2c", "identity"), ("dsrm_hrl", "diffusion"), ("dsrm_hrl", "identity")]
+    assert all(sorted(own) == same for own in worlds.values())
+    assert len(specs("sensitivity", seeds=(1,), sets=["study.methods=a2c", "study.vary=slate"])) == 2
+    with pytest.raises(BadInput, match=r"study.vary = 'size' is not legal"):
+        specs("sensitivity", sets=["study.vary=size"])
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_sensitivity_says_what_holds_where(tmp_path: Path) -> None:
+    ask = asked("sensitivity", sets=["study.methods=a2c,dsrm_hrl", "study.vary=slate"])
+    good = " ".join(told(ask, made_up(ask, tmp_path / "good", dsrm_hrl=1.0)))
+    assert f"{OURS} earns most in 2 of 2 conditions." in good
+    assert f"{OURS} is liked most in 2 of 2 conditions." in good
+    assert f"{OURS} is balanced in 0 of 2 conditions; it does not with defaults (AD 0.490) and slate of 6 (AD 0.490)." in good
+    assert f"{OURS} gains by purified states in 0 of 2 conditions; the seeds do not tell with defaults and slate of 6." in good
+    bad = " ".join(told(ask, made_up(ask, tmp_path / "bad", a2c=1.0)))
+    assert f"{OURS} earns most in 0 of 2 conditions; it does not with defaults (R_cum by −1.00 " in bad
+    alone = asked("sensitivity", sets=["study.methods=a2c", "study.vary=slate"])
+    assert told(alone, made_up(alone, tmp_path / "alone")) == [
+        "Nothing was put to the test: dsrm_hrl is not among the methods."
+    ]
+
+
 # Pages
 
 
-@pytest.mark.parametrize("name", ["table2", "table4", "figure7", "pareto"])
+@pytest.mark.parametrize("name", ["table2", "table4", "figure7", "pareto", "sensitivity"])
 def test_a_study_leaves_its_page_and_picture(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    more = ["study.max_lens=30"] if name == "table2" else ["world.max_len=20"]
+    more = {"table2": ["study.max_lens=30"], "sensitivity": ["study.vary=slate"]}.get(name, ["world.max_len=20"])
     methods = "a2c,dsrm_hrl" + (",random" if name in ("table2", "pareto") else "")
     ask = asked(name, sets=[f"study.methods={methods}", *more])
     runs = made_up(ask, tmp_path / "runs", dsrm_hrl=1.0)
