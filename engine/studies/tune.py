@@ -157,9 +157,11 @@ def _with(spec: RunSpec, settings: Mapping[str, Any]) -> RunSpec:
 
 
 def _study(spec: RunSpec, grid: Mapping[str, tuple[Any, ...]], storage: str) -> optuna.Study:
-    """The study that holds this spec's trials: made, or taken up again."""
+    """The study that holds this spec's trials: made, or taken up again, also where the grid's own options have other defaults
+    by now."""
     _refuse_runs_database(storage)
-    text = f"{replace(spec, evaluation_episodes=1).to_json()} {sorted(grid.items())}"
+    anywhere = _with(replace(spec, evaluation_episodes=1), {name: values[0] for name, values in grid.items()})
+    text = f"{anywhere.to_json()} {sorted(grid.items())}"
     name = f"{spec.method}-{Path(spec.dataset).name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

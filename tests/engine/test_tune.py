@@ -13,6 +13,7 @@ import pytest
 
 from engine import catalog, run
 from engine.__main__ import main
+from engine.methods import a2c
 from engine.options import BadInput, describe
 from engine.spec import RunSpec
 from engine.studies import tune
@@ -33,8 +34,11 @@ def test_points_are_distinct_and_begin_with_the_defaults(storage: str) -> None:
     found = tune.tune(spec(), 4, storage, lambda _: None)
     points = [json.dumps(row["settings"], sort_keys=True) for row in found["trials"]]
     assert len(points) == len(set(points)) == 4
+    options = describe(a2c.Config)
     assert (
-        found["trials"][0]["settings"] == {"learning_rate": 3e-4, "entropy": 0.01, "gamma": 0.9} == found["default"]["settings"]
+        found["trials"][0]["settings"]
+        == {name: options[name]["default"] for name in a2c.SEARCH}
+        == found["default"]["settings"]
     )
     assert found["winner"]["r_cum"] == max(row["r_cum"] for row in found["trials"])
     assert all(row["settings"][name] in found["grid"][name] for row in found["trials"] for name in found["grid"])
@@ -59,6 +63,8 @@ def test_what_is_tried_already_is_not_tried_again(storage: str, monkeypatch: pyt
     assert len(counted) == 1
     assert more["trials"][:2] == first["trials"]
     assert len({json.dumps(row["settings"]) for row in more["trials"]}) == 3
+    assert tune.tune(spec(learning_rate=1e-4), 3, storage, lambda _: None) == more  # what the grid sets decides nothing
+    assert len(counted) == 1
     assert len(tune.tune(spec(users=41), 1, storage, lambda _: None)["trials"]) == 1  # other settings, other study
 
 
