@@ -30,6 +30,9 @@ SEARCH = {"learning_rate": (1e-4, 3e-4, 1e-3), "entropy": (0.01, 0.1, 0.5), "gam
 class Config(ActorCriticConfig):
     """`method.*` of `a2c`."""
 
+    learning_rate: float = option(1e-4, "Adam's step size of actor and critic", above=0, high=1, source="tuned")
+    gamma: float = option(0.8, "discount per step", low=0, high=1, source="tuned")
+    entropy: float = option(0.5, "weight of the entropy bonus", low=0, high=10, source="tuned; EasyRL4Rec 0–0.01")
     credit: str = option(
         "draw",
         "what a draw answers for: its own click and what follows, or the whole slate's clicks and what follows",

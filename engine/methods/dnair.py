@@ -49,9 +49,11 @@ SEARCH = {"learning_rate": (1e-4, 3e-4, 1e-3), "novelty": (0.0, 0.01, 0.03), "ga
 class Config(ReplayConfig):
     """`method.*` of `dnair`."""
 
-    learning_rate: float = option(3e-4, "Adam's step size", above=0, high=1, source="docs/methods.md")
-    gamma: float = option(0.9, "discount per step", low=0, high=1, source="authors' code")
-    novelty: float = option(0.03, "weight of novelty in the reward", low=0, high=100, source="docs/methods.md; authors 0.4")
+    learning_rate: float = option(1e-3, "Adam's step size", above=0, high=1, source="tuned; port 1e-4")
+    gamma: float = option(0.5, "discount per step", low=0, high=1, source="tuned; authors' code 0.9")
+    novelty: float = option(
+        0.03, "weight of novelty in the reward", low=0, high=100, source="tuned; authors' code 0.4"
+    )
     target_rate: float = option(0.01, "how fast the target network follows", above=0, high=1, source="authors' code")
     explore: str = option(
         "plackett_luce",
