@@ -38,11 +38,11 @@ class Config(ReplayConfig):
     """`method.*` of `td3`."""
 
     updates: int = option(64, "gradient steps after each batch of sessions", low=1, high=100_000, source="docs/methods.md")
-    actor_rate: float = option(1e-4, "Adam's step size of the actor", above=0, high=1, source="EasyRL4Rec")
+    actor_rate: float = option(3e-5, "Adam's step size of the actor", above=0, high=1, source="tuned; EasyRL4Rec 1e-4")
     critic_rate: float = option(1e-3, "Adam's step size of the critics", above=0, high=1, source="EasyRL4Rec")
-    gamma: float = option(0.9, "discount per step", low=0, high=1, source="this line of research")
+    gamma: float = option(0.8, "discount per step", low=0, high=1, source="tuned; this line of research 0.9")
     tau: float = option(0.005, "how far targets go to their networks at each step of the actor", above=0, high=1, source="TD3")
-    sigma: float = option(0.2, "length of the exploration noise beside a vector of length 1", low=0, high=100)
+    sigma: float = option(0.4, "length of the exploration noise beside a vector of length 1", low=0, high=100, source="tuned")
     target_noise: float = option(0.2, "length of the noise on target actions", low=0, high=100, source="TD3: 0.2")
     noise_clip: float = option(
         2.5, "bound on each coordinate of it, in its deviations", above=0, high=100, source="TD3: 0.5/0.2"
