@@ -8,7 +8,7 @@ import torch
 from contract_methods import Parts, known, spec_of
 from engine.contracts import Budget
 from engine.learn.offpolicy import learn
-from engine.methods.mofir import Config, Learner
+from engine.methods.mofir import Config, Learner, lam_range
 from engine.options import BadInput
 from engine.recorder import MemoryRecorder
 
@@ -35,6 +35,14 @@ def test_lambda_is_the_price_of_fairness_in_responses() -> None:
     for lam in (-1.0, float("inf"), float("nan")):
         with pytest.raises(BadInput, match=f"lam = {lam} is not legal: it must be a number of 0 or more"):
             policy.with_lam(lam)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("omega", "default", "most"), [(0.1, 1 / 9, 9.0), (0.0, 0.0, 9.0), (0.95, 19.0, 19.0), (1.0, 1000.0, 1000.0)]
+)
+def test_sliders_reach_at_least_nine_and_the_weight_that_is_served(omega: float, default: float, most: float) -> None:
+    moves = lam_range(Config(omega=omega))
+    assert (moves.default, moves.most) == (pytest.approx(default), pytest.approx(most))
 
 
 def test_a_session_serves_one_weight_and_sessions_differ() -> None:
