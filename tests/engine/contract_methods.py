@@ -33,7 +33,10 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {  # beside each method's defaults
     "dnair": [{"explore": "epsilon"}],
     "balanced": [{"heads": 1}],
     "mofir": [{"omega": 0.95}],
-    "bcq": [{"threshold": 0.05, "n_step": 1, "target_every": 7}],
+    "bcq": [
+        {"threshold": 0.05, "n_step": 1, "target_every": 7},
+        {"kind": "continuous", "candidates": 7, "target_candidates": 3},
+    ],
     "dorl": [{"window": 1, "members": 2, "entropy_weight": 2.0}],
 }
 ROWS = [(name, variant) for name in catalog.TABLES["methods"] for variant in [{}, *VARIANTS.get(name, [])]]
