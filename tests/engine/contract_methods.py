@@ -33,6 +33,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {  # beside each method's defaults
     "dnair": [{"explore": "epsilon"}],
     "balanced": [{"heads": 1}],
     "mofir": [{"omega": 0.95}],
+    "sac4ir": [{"reward": "click_through"}],
     "bcq": [
         {"threshold": 0.05, "n_step": 1, "target_every": 7},
         {"kind": "continuous", "candidates": 7, "target_candidates": 3},
