@@ -12,7 +12,10 @@ import torch
 from contract_methods import Parts, spec_of
 from engine import catalog
 from engine.contracts import Budget, Obs, Policy, StateView
+from engine.learn.bcq import Transitions, targets
 from engine.learn.logged import logged_slates, logged_transitions
+from engine.learn.vectors import Perturbation
+from engine.methods import bcq
 from engine.metrics import summary
 from engine.options import BadInput
 from engine.recorder import MemoryRecorder
@@ -207,3 +210,68 @@ def test_slates_longer_than_any_log_are_refused() -> None:
     parts.data = replace(parts.data, train=parts.data.train.select(parts.data.train.lengths().cumsum(0)[:20] - 1))
     with pytest.raises(BadInput, match=r"world\.slate = 6 is not legal: no user of the training log has that many"):
         parts.learn(MemoryRecorder())
+
+
+def logged_moments(parts: Parts, slate: int | None) -> Transitions:
+    options = {"users": 300, "count": 64, "history": 60, "gamma": 0.5, "generator": torch.Generator().manual_seed(1)}
+    if slate is None:
+        return logged_transitions(parts.data.train, parts.view, ahead=1, **options)  # type: ignore[arg-type]
+    return logged_slates(parts.data.train, parts.view, slate=slate, **options)  # type: ignore[arg-type]
+
+
+def test_heads_learn_within_the_threshold_and_the_target_is_copied_when_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, generator = Parts(spec_of("bcq", {})), torch.Generator().manual_seed(1)
+    config = bcq.Config(threshold=0.4, target_every=3, hidden=16, learning_rate=1e-2)
+    learner = bcq.Discrete(parts.train, parts.view, parts.data.train, config, generator)
+    with torch.no_grad():
+        learner.target.q_bias.add_(1)  # so that the two can be told apart
+    batch, seen = logged_moments(parts, None), []
+    own, later = learner.target(batch.following)[0], learner.net(batch.following)
+    monkeypatch.setattr(bcq, "targets", lambda *args: seen.append(args) or targets(*args))
+    imitation = learner.net.g_bias.clone()
+    copied = []
+    for _ in range(4):
+        learner.update(batch, generator)
+        copied.append(torch.equal(learner.target.q_bias, learner.net.q_bias))
+    assert copied == [False, False, True, False]
+    assert not torch.equal(learner.net.g_bias, imitation)
+    _, q, logits, target_q, threshold = seen[0]
+    assert torch.equal(q, later[0])
+    assert torch.equal(logits, later[1])
+    assert torch.equal(target_q, own)
+    assert threshold == 0.4
+
+
+def test_the_core_is_told_logged_slates_as_vectors_and_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, generator = Parts(spec_of("bcq", {})), torch.Generator().manual_seed(1)
+    config = bcq.Config(
+        kind="continuous", hidden=16, candidates=9, target_candidates=4, pessimism=0.6, tau=0.02, vector_rate=2e-3, latent=3,
+        perturbation=0.2,
+    )  # fmt: skip
+    learner = bcq.Continuous(parts.train, parts.view, config, generator)
+    steps = learner.core.steps
+    assert (steps.candidates, steps.pessimism, steps.tau, steps.rate) == (4, 0.6, 0.02, 2e-3)
+    width = parts.view.items.shape[1] + 1
+    assert learner.policy.latents.shape == (9, 3 * width)
+    moved = learner.core.perturbation
+    assert isinstance(moved, Perturbation)
+    assert moved.reach == 0.2
+    batch, seen = logged_moments(parts, 6), []
+    monkeypatch.setattr(learner.core, "update", lambda told, _: seen.append(told) or {})
+    learner.update(batch, generator)
+    (told,), view = seen, parts.view
+    assert torch.allclose(told.inputs, (batch.inputs - view.centre) / view.spread)
+    assert torch.allclose(told.following, (batch.following - view.centre) / view.spread)
+    assert not torch.allclose(told.inputs, told.following)
+    mean = learner.space.points[batch.action].mean(1)
+    assert torch.allclose(told.action, mean / mean.norm(dim=1, keepdim=True))
+    assert torch.equal(told.returns, batch.returns)
+    assert torch.equal(told.discount, batch.discount)
+
+
+def test_an_untrained_vector_ranks_as_predicted_clicks_do() -> None:
+    parts, generator = Parts(spec_of("bcq", {})), torch.Generator().manual_seed(1)
+    learner = bcq.Continuous(parts.train, parts.view, bcq.Config(kind="continuous", hidden=16), generator)
+    obs = parts.test.reset(torch.arange(40), 0)
+    predicted = parts.view.predict(parts.view(obs)).topk(36).indices  # the best tenth
+    assert (learner.policy.act(obs).unsqueeze(2) == predicted.unsqueeze(1)).any(2).float().mean() > 0.8

@@ -11,7 +11,9 @@ import torch
 
 from contract_methods import Parts, spec_of
 from engine.contracts import Dataset, Items, Obs
+from engine.learn import sac
 from engine.learn.click_through import ClickThrough, reward
+from engine.learn.replay import Replay
 from engine.learn.rollout import play
 from engine.methods.sac4ir import Config, Learner
 from engine.recorder import MemoryRecorder
@@ -112,3 +114,22 @@ def test_the_authors_reward_turns_from_what_is_often_passed_after_what_was_answe
         level = parts.data.train.items.log_popularity()
         levels[kind] = level[sessions.slates[sessions.alive]].mean().item()
     assert levels["click_through"] < levels["response"] - 0.3
+
+
+def test_the_smaller_critic_counts_in_targets_and_for_the_actor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second critics are raised by 5: whoever asked for the larger ones would see it."""
+    parts, generator = Parts(spec_of("sac4ir", {})), torch.Generator().manual_seed(1)
+    learner = Learner(parts.train, parts.view, parts.data.train, Config(hidden=16, batch=50), generator)
+    replay, seen = Replay(40, parts.train.max_len), []
+    replay.add(play(parts.train, torch.arange(40), 1, lambda obs: learner.explore(obs, generator)))
+    with torch.no_grad():
+        for critics in (learner.critics, learner.targets):
+            critics[1].lift.add_(5.0)
+    soft_value = sac.soft_value
+    monkeypatch.setattr(sac, "soft_value", lambda *args: seen.append(args) or soft_value(*args))
+    learner.update(replay, generator)
+    assert len(seen) == 2  # V(s′) for the critics, and minus the actor's loss
+    for values, log_pi, alpha in seen:
+        assert values.shape == log_pi.shape == (50, 360)
+        assert values.max() < 3
+        assert alpha.item() == pytest.approx(0.05)
