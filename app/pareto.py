@@ -237,5 +237,5 @@ def trails(groups: Sequence[Group], replay: Mapping[int, Values], x: Measure, y:
 
 
 def lams(most: float, count: int = PATH) -> list[float]:
-    """λ from 0 to the largest that a manager knows, denser where small: training draws λ = lam_max·u² too."""
+    """λ from 0 to the largest that a policy can be told, denser where small, where the best choice changes fastest."""
     return [round(most * (place / (count - 1)) ** 2, 4) for place in range(count)]

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from app import words
+from engine.options import BadInput
 
 if TYPE_CHECKING:
     from engine.run import Trained
@@ -28,8 +29,8 @@ _LOCK = threading.Lock()
 
 @dataclass(frozen=True)
 class Controls:
-    """What can be moved after training. lam, lam_max: None unless the policy is conditioned on λ; steps: reverse steps S of
-    the purifier, None where it has none."""
+    """What can be moved after training. lam, lam_max: None unless the policy has learnt many λ; steps: reverse steps S of the
+    purifier, None where it has none."""
 
     lam: float | None
     lam_max: float | None
@@ -83,12 +84,22 @@ class Plane:
 
 
 def controls(spec: RunSpec) -> Controls:
-    """Read off the settings, so that sliders can be drawn before anything is loaded."""
-    method, purifier = spec.settings["method"], spec.settings["purifier"]
-    conditioned = bool(method.get("conditioned")) and bool(method.get("hierarchical", True)) and "lam_max" in method
-    lam_max = float(method["lam_max"]) if conditioned else None
-    lam = min(float(method["lam"]), float(method["lam_max"])) if conditioned else None
-    return Controls(lam, lam_max, int(purifier["steps"]) if "steps" in purifier else None)
+    """Read off the spec, so that sliders can be drawn before anything is loaded."""
+    purifier = spec.settings["purifier"]
+    try:
+        moves = spec.lam_range()
+    except BadInput:
+        moves = None  # a run of another version, with options that are no more: loading it says so
+    steps = int(purifier["steps"]) if "steps" in purifier else None
+    return Controls(None, None, steps) if moves is None else Controls(moves.default, moves.most, steps)
+
+
+def movable() -> list[str]:
+    """Methods whose policies can be told another λ after training, with their default options."""
+    from engine.methods import METHODS
+    from engine.spec import make
+
+    return [name for name in METHODS if make(method=name).lam_range() is not None]
 
 
 def plane(states: np.ndarray) -> Plane:

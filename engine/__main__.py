@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     study.set_defaults(act=_study)
 
     tuned = commands.add_parser("tune", help="try points of a method's own grid of options (20,000 episodes each unless told)")
-    add_spec_options(tuned)
+    add_spec_options(tuned, evaluates=False)  # trials are judged by training users whom training leaves out
     tuned.add_argument("--trials", type=int, default=20, help="points of the grid (default 20)")
     tuned.add_argument("--storage", metavar="URL", help="database of the trials (default: tuning.db under RUNS_DIR)")
     tuned.add_argument("--out", type=Path, help="folder to write the trials to, as a page and a table")

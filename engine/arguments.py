@@ -21,17 +21,18 @@ class Parser(argparse.ArgumentParser):
         raise BadInput(f"{self.prog}: {message}")
 
 
-def add_spec_options(parser: argparse.ArgumentParser) -> None:
-    """The options that make a RunSpec (docs: CLI contract)."""
+def add_spec_options(parser: argparse.ArgumentParser, *, evaluates: bool = True) -> None:
+    """The options that make a RunSpec (docs: CLI contract). `evaluates`: the command meets test users at the end."""
     parser.add_argument("--dataset", default="synthetic", help="a name, or a path to a .csv or .parquet log")
     parser.add_argument("--method", default="dsrm_hrl")
     parser.add_argument("--purifier", help="default: diffusion for dsrm_hrl, identity for all others")
     parser.add_argument("--seed", type=int, default=11, help="of training; the world has dataset.seed")
     parser.add_argument("--episodes", type=int, default=20_000, help="training sessions (default 20000)")
     parser.add_argument("--user-steps", type=int, help="the budget in steps of single users, instead of --episodes")
-    parser.add_argument(
-        "--evaluation-episodes", type=int, default=1000, help="distinct test users met at the end (default 1000)"
-    )
+    if evaluates:
+        parser.add_argument(
+            "--evaluation-episodes", type=int, default=1000, help="distinct test users met at the end (default 1000)"
+        )
     parser.add_argument("--max-len", type=int, help="short for --set world.max_len=…")
     parser.add_argument("--slate", type=int, help="short for --set world.slate=…")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.OPTION=VALUE", dest="sets")
@@ -45,6 +46,7 @@ def spec_from(args: argparse.Namespace) -> spec.RunSpec:
     for name in ("max_len", "slate"):
         if getattr(args, name) is not None:
             settings.setdefault("world", {})[name] = getattr(args, name)
+    met = {"evaluation_episodes": args.evaluation_episodes} if "evaluation_episodes" in args else {}
     return spec.make(
         dataset=args.dataset,
         method=args.method,
@@ -52,10 +54,10 @@ def spec_from(args: argparse.Namespace) -> spec.RunSpec:
         seed=args.seed,
         episodes=args.episodes,
         user_steps=args.user_steps,
-        evaluation_episodes=args.evaluation_episodes,
         device=args.device,
         threads=args.threads,
         settings=settings,
+        **met,
     )
 
 

@@ -271,9 +271,22 @@ class Budget:
         return 1 << 40 if self.user_steps is not None else self.episodes - episodes
 
 
+@dataclass(frozen=True)
+class LamRange:
+    """λ that a finished policy can be told: from 0 to `most`, and `default` where nobody tells it anything."""
+
+    default: float
+    most: float
+
+
 class Method(Protocol):
     """Satisfied by a MODULE of engine.methods. LEARNS is False for references that take no training sessions;
-    NEEDS_TRUTH is True for the oracle alone, whose policy evaluation hands the test world's click probabilities."""
+    NEEDS_TRUTH is True for the oracle alone, whose policy evaluation hands the test world's click probabilities.
+
+    A module whose policies can be moved along their frontier after training has `lam_range(config) -> LamRange | None` too:
+    the λ that `policy.with_lam` takes, or None where this config trains for one trade-off alone. `RunSpec.lam_range` asks it,
+    and every λ slider asks that.
+    """
 
     LEARNS: bool
     Config: type[Config]

@@ -7,10 +7,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine import catalog
 from engine.options import BadInput, Config, build, option, suggest
+
+if TYPE_CHECKING:
+    from engine.contracts import LamRange
 
 SECTIONS = ("dataset", "world", "state", "purifier", "method")
 DEVICES = ("auto", "cpu", "cuda")
@@ -75,6 +78,12 @@ class RunSpec:
     def config(self, section: str) -> Any:
         """The checked config object of a section."""
         return build(config_class(self, section), self.settings[section], section)
+
+    def lam_range(self) -> LamRange | None:
+        """The λ that the policy of this run can be told after training; None where it has learnt one trade-off alone."""
+        found = getattr(catalog.find("methods", self.method), "lam_range", None)
+        moves: LamRange | None = None if found is None else found(self.config("method"))
+        return moves
 
     def to_json(self) -> str:
         """One line of JSON with sorted keys; equal specs give equal text."""

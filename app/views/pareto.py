@@ -321,16 +321,17 @@ class Along:
 
 
 def _along(platform: Platform, members: Mapping[int, Run], specs: Mapping[int, RunSpec]) -> Along | None:
-    """The λ slider of a conditioned policy; None where nobody moves."""
+    """The λ slider of a policy that has learnt many λ; None where nobody moves."""
     able: dict[int, replay.Controls] = {}
     for group in platform.groups:
         can = replay.controls(specs[group.first.id])
         if can.lam is not None:
             able |= {run.id: can for run in group.runs}
-    st.subheader("Along λ", help="A conditioned manager has learnt every λ up to its largest in one training.")
+    st.subheader("Along λ", help="Some policies have learnt many λ in one training, and can be moved after it.")
     if not able:
-        st.caption("No policy here has learnt several λ: DSRM-HRL does, unless it is launched with conditioned off.")
-        state.link("launch", "Launch DSRM-HRL", ":material/rocket_launch:", method="DSRM-HRL")
+        others = [words.method_title(name) for name in replay.movable()]
+        st.caption(f"No policy here has learnt several λ. With their default options these do: {words.listed(others)}.")
+        state.link("launch", f"Launch {words.listed(others)}", ":material/rocket_launch:", method=others)
         return None
     grid = st.grid(2, min_column_width=260, gap=("small", "large"))
     state.linked("along", "pareto_along", [NOBODY, *able], [NOBODY], several=False)

@@ -106,7 +106,7 @@ def _moved(letter: str, run: Run) -> Side:
     if can.lam is not None and can.lam_max is not None:
         lam = grid.slider(
             "λ: weight of fairness", 0.0, can.lam_max, can.lam, can.lam_max / 40, key=f"lam.{letter}.{run.id}",
-            bind="query-params", help="This manager has learnt for every λ up to its largest. Moving it replays the session.",
+            bind="query-params", help="This policy has learnt many λ in one training. Moving it replays the session.",
         )  # fmt: skip
         lam = None if lam == can.lam else lam
     if can.steps is not None:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Transitions:
-    """Logged moments. inputs, following (n,…): what is known before and after; action int64 (n,); returns (n,): the reward,
-    or the discounted sum of several; discount (n,): what the value of `following` counts, 0 where nothing follows."""
+    """Logged moments. inputs, following (n,…): what is known before and after; action int64 (n,), or slates (n,K), or vectors
+    (n,A); returns (n,): the reward, or the discounted sum of several; discount (n,): what the value of `following` counts, 0
+    where nothing follows."""
 
     inputs: Tensor
     action: Tensor

@@ -28,10 +28,7 @@ def logged_transitions(
     discount γ^ahead. Rows with fewer than `ahead` rows left are no moment to learn from. Where a log ends nobody has left, so
     nothing ends a session. `history`: the longest history a state is made of.
     """
-    end = logs.lengths().cumsum(0)[logs.user]
-    place = torch.arange(len(logs))
-    whole = ((place + ahead <= end) & (logs.user < users)).nonzero()[:, 0]
-    rows = whole[torch.randperm(len(whole), generator=generator)[:count]]
+    rows = _moments(logs, users, count, ahead, generator)
     returns = torch.zeros(len(rows))
     for step in range(ahead):
         returns += gamma**step * logs.reward[rows + step]
@@ -39,6 +36,36 @@ def logged_transitions(
     device = before.device
     discount = torch.full_like(returns, gamma**ahead)
     return Transitions(before, logs.item[rows].to(device), returns.to(device), after, discount.to(device))
+
+
+def logged_slates(
+    logs: Dataset,
+    states: StateView,
+    *,
+    users: int,
+    count: int,
+    history: int,
+    slate: int,
+    gamma: float,
+    generator: torch.Generator,
+) -> Transitions:
+    """The same with slates for actions: `slate` consecutive interactions of a user are one, from whichever row on.
+
+    action: int64 (n,K), the items; returns: their mean response; discount γ; `following` is the state after all K rows.
+    """
+    rows = _moments(logs, users, count, slate, generator)
+    at = rows[:, None] + torch.arange(slate)
+    before, after = (_states(logs, states, rows + shift, logs.user[rows], history) for shift in (0, slate))
+    returns = logs.reward[at].mean(1).to(before.device)
+    return Transitions(before, logs.item[at].to(before.device), returns, after, torch.full_like(returns, gamma))
+
+
+def _moments(logs: Dataset, users: int, count: int, ahead: int, generator: torch.Generator) -> Tensor:
+    """At most `count` rows of the first `users` users, drawn without replacement from those that `ahead` rows begin with."""
+    end = logs.lengths().cumsum(0)[logs.user]
+    place = torch.arange(len(logs))
+    whole = ((place + ahead <= end) & (logs.user < users)).nonzero()[:, 0]
+    return whole[torch.randperm(len(whole), generator=generator)[:count]]
 
 
 def _states(logs: Dataset, states: StateView, end: Tensor, user: Tensor, history: int) -> Tensor:

@@ -27,6 +27,22 @@ class Kept(Protocol):
     def load_state_dict(self, state: Any, /) -> Any: ...
 
 
+class Learns(Protocol):
+    """What a `Training` is made of."""
+
+    def training_state(self) -> dict[str, Any]:
+        """All that a later attempt needs to go on: networks, targets, optimisers, counters."""
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Training:
+    """A learner as a checkpoint keeps it; its own `state_dict` is the finished policy's."""
+
+    def __init__(self, learner: Learns) -> None:
+        self.state_dict, self.load_state_dict = learner.training_state, learner.load_training_state
+
+
 def until_spent(
     name: str,
     policy: Policy,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.contracts import Budget, Obs, Policy, Recorder, Sessions, World
-from engine.learn.loop import Count, exploration, until_spent
+from engine.learn.loop import Count, Learns, Training, exploration, until_spent
 from engine.learn.replay import Replay
 from engine.options import Config, option
 
@@ -26,7 +26,7 @@ class ReplayConfig(Config):
     warm_up: int = option(128, "sessions played before the first gradient step", low=0, high=10_000_000)
 
 
-class Learner(Protocol):
+class Learner(Learns, Protocol):
     """What a method brings. `act` must choose as the method is evaluated; `explore` as it learns."""
 
     def act(self, obs: Obs, *, generator: torch.Generator | None = None) -> Tensor: ...
@@ -38,11 +38,6 @@ class Learner(Protocol):
 
     def update(self, replay: Replay, generator: torch.Generator) -> Mapping[str, Tensor]:
         """One gradient step; losses and the like as scalars. Must not leave the device for them."""
-
-    def training_state(self) -> dict[str, Any]:
-        """All that a later attempt needs to go on: networks, targets, optimisers, counters."""
-
-    def load_training_state(self, state: Mapping[str, Any]) -> None: ...
 
 
 def learn(
@@ -69,12 +64,5 @@ def learn(
         count["updates"] += len(found)
         return sessions, {key: float(torch.stack([each[key] for each in found]).mean()) for key in found[0]}
 
-    until_spent(name, learner, {"learner": _Training(learner), "replay": replay}, turn, world, budget, recorder, generator)
+    until_spent(name, learner, {"learner": Training(learner), "replay": replay}, turn, world, budget, recorder, generator)
     return learner
-
-
-class _Training:
-    """A learner as a checkpoint sees it."""
-
-    def __init__(self, learner: Learner) -> None:
-        self.state_dict, self.load_state_dict = learner.training_state, learner.load_training_state

@@ -1,4 +1,4 @@
-"""Continuous actions over a catalogue: a vector in item space that ranks all items, its actor and its critics.
+"""Continuous actions over a catalogue: a vector in item space that ranks all items, its actors and its critics.
 
 An item is [e_i/|e_i|, b_i/κ], its direction and intercept of stage I; a vector a scores it by their inner product. Only the
 direction of a ranks, so executable vectors have length 1. Noise of size σ is drawn with σ/√A in each of A coordinates: σ is
@@ -37,31 +37,26 @@ def noise_steps(sigma: float, deviations: float, actor: VectorActor) -> tuple[fl
     return noise, deviations * noise
 
 
-class VectorActor(nn.Module):
-    """Vectors (n,A), A = D+1, of length 1: [ŝ/|ŝ|, 1] and a residual that starts at 0, so that an untrained actor ranks items
-    as predicted clicks do. Sees `policy_inputs` and, behind them, `extra` columns."""
+class VectorSpace(nn.Module):
+    """The catalogue as points (I,A), A = D+1, and the vector that ranks it as stage I's predicted clicks do. What is `sight`
+    has the standardised state (n,D) in front."""
 
     points: Tensor
     centre: Tensor
     spread: Tensor
 
-    def __init__(self, states: StateView, extra: int, hidden: int, generator: torch.Generator) -> None:
+    def __init__(self, states: StateView) -> None:
         super().__init__()
         appeal = states.bias + states.curve
         points = torch.cat([F.normalize(states.items, dim=1), ((appeal - appeal.mean()) / start_scale(states)).unsqueeze(1)], 1)
         self.register_buffer("points", points, persistent=False)  # (I,A)
         self.register_buffer("centre", states.centre.clone(), persistent=False)
         self.register_buffer("spread", states.spread.clone(), persistent=False)
-        sizes = (told.width(states) + extra, hidden, hidden, points.shape[1])
-        self.residual = nets.mlp(sizes, generator, activation=nn.ReLU, last_gain=0.0)
 
     def start(self, sight: Tensor) -> Tensor:
-        """(n,A) what an untrained actor answers."""
+        """(n,A) [ŝ/|ŝ|, 1], to length 1."""
         state = sight[:, : len(self.centre)] * self.spread + self.centre
         return unit(torch.cat([F.normalize(state, dim=1), torch.ones_like(state[:, :1])], 1))
-
-    def forward(self, sight: Tensor) -> Tensor:
-        return unit(self.start(sight) + self.residual(sight))
 
     def slates(self, vectors: Tensor, obs: Obs, count: int, repeats: bool) -> Tensor:
         """int64 (B,count): the items that the vectors (B,A) rank first, of those that may be shown."""
@@ -69,20 +64,47 @@ class VectorActor(nn.Module):
         return top(vectors @ self.points.T, count, shown)
 
 
+class VectorActor(VectorSpace):
+    """Vectors (n,A) of length 1: the start and a residual that starts at 0, so that an untrained actor ranks items as predicted
+    clicks do. Sees `policy_inputs` and, behind them, `extra` columns."""
+
+    def __init__(self, states: StateView, extra: int, hidden: int, generator: torch.Generator) -> None:
+        super().__init__(states)
+        sizes = (told.width(states) + extra, hidden, hidden, self.points.shape[1])
+        self.residual = nets.mlp(sizes, generator, activation=nn.ReLU, last_gain=0.0)
+
+    def forward(self, sight: Tensor) -> Tensor:
+        return unit(self.start(sight) + self.residual(sight))
+
+
 class VectorCritics(nn.Module):
     """Values (C,n,M) of vectors, by C critics of M objectives each. A critic sees what the actor sees, the vector, and its
-    products, coordinate by coordinate, with the untrained actor's answer, whose sum is their cosine."""
+    products, coordinate by coordinate, with the start, whose sum is their cosine."""
 
     def __init__(
-        self, actor: VectorActor, inputs: int, count: int, goals: int, hidden: int, generator: torch.Generator
+        self, space: VectorSpace, inputs: int, count: int, goals: int, hidden: int, generator: torch.Generator
     ) -> None:
         super().__init__()
-        self._actor = [actor]  # in a list: not a part of this module
-        sizes = (inputs + 2 * actor.points.shape[1], hidden, hidden, goals)
+        self._space = [space]  # in a list: not a part of this module
+        sizes = (inputs + 2 * space.points.shape[1], hidden, hidden, goals)
         self.critics = nn.ModuleList(nets.mlp(sizes, generator, activation=nn.ReLU) for _ in range(count))
 
     def forward(self, sight: Tensor, vectors: Tensor) -> Tensor:
         scale = math.sqrt(vectors.shape[1])  # coordinates of about 1
-        products = self._actor[0].start(sight) * vectors * scale**2
+        products = self._space[0].start(sight) * vectors * scale**2
         seen = torch.cat([sight, vectors * scale, products], 1)
         return torch.stack([critic(seen) for critic in self.critics])
+
+
+class Perturbation(nn.Module):
+    """Vectors (n,A) of length 1 near given ones: each coordinate moves by at most `reach`/√A before they have length 1 again,
+    so that `reach` bounds the move's length. Starts by moving nothing."""
+
+    def __init__(self, inputs: int, actions: int, reach: float, hidden: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.reach = reach
+        self.net = nets.mlp((inputs + actions, hidden, hidden, actions), generator, activation=nn.ReLU, last_gain=0.0)
+
+    def forward(self, sight: Tensor, vectors: Tensor) -> Tensor:
+        scale = math.sqrt(vectors.shape[1])
+        return unit(vectors + self.reach / scale * torch.tanh(self.net(torch.cat([sight, scale * vectors], 1))))

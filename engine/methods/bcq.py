@@ -1,53 +1,75 @@
 """Batch-constrained Q-learning: learns from the log alone, and only shows what the old feed might have shown
 
-Fujimoto et al. 2019, the discrete algorithm of "Benchmarking Batch Deep Reinforcement Learning Algorithms". Each logged
-interaction is a user-step: the state is what the view makes of the rows before it, the action the item, the reward the
-response. Two heads score every item: Q, and an imitation G of the log's choices. A slate is the best K by Q of the items that
-G gives at least `threshold` of its largest probability, filled up by G where those are too few.
+Two algorithms of one group. `kind=discrete` (default): Fujimoto et al. 2019, "Benchmarking Batch Deep Reinforcement Learning
+Algorithms". Each logged interaction is a user-step: the state is what the view makes of the rows before it, the action the
+item, the reward the response. Two heads score every item: Q, and an imitation G of the log's choices. A slate is the best K by
+Q of the items that G gives at least `threshold` of its largest probability, filled up by G where those are too few.
+
+`kind=continuous`: Fujimoto et al. 2019, "Off-Policy Deep Reinforcement Learning without Exploration". K consecutive logged
+interactions of a user are a logged slate and one user-step; its action is the mean of the items' vectors, to length 1, its
+reward the mean response. A variational autoencoder learns which vectors the log shows in a state, a perturbation moves its
+draws by at most `perturbation`, and of `candidates` draws the one that the critic values most ranks the catalogue by inner
+product, as in `td3`.
 
 The train world is asked for nothing but the learning curve. An episode is `world.max_len` logged user-steps, so that budgets
-and curves mean the same amount of data as for methods that play; rows are drawn again and again, as from replay.
+and curves mean the same number of decisions as for methods that play; rows are drawn again and again, as from replay. Curves
+show `q_loss`, `imitation_loss` (of G, or of the autoencoder), `target` (mean), and `actor_loss` of the perturbation.
 
-Differences from the source: 1. a log has no slates, so Q and G are of single items, and the K best make a slate. 2. "largest
-probability" is that among items that may still be shown. 3. Q starts at stage I's predicted click plus the discounted mean
-response, G at the items' share of the log, as all learned methods here start from stage I. 4. the networks see the state
+Differences from the source: 1. a log has no slates, so Q and G are of single items, and the K best make a slate; or K rows
+that follow each other count as one. 2. "largest probability" is that among items that may still be shown. 3. Q starts at
+stage I's predicted click plus the discounted mean response, G at the items' share of the log, the autoencoder's decoder at
+the vector that ranks as predicted clicks do: all learned methods here start from stage I. 4. the networks see the state
 alone, not the session's progress: a log has no sessions. 5. states of at most `rows` logged interactions are made, once,
 before training. 6. where a log ends nothing has ended, so all targets bootstrap. 7. the threshold is met with ≥, so that the
-likeliest item is always allowed.
+likeliest item is always allowed. 8. continuous: the latents of the candidates that a policy chooses from are drawn once, so
+that it is deterministic; critics also see the vector's products with the start, as in `td3`; vectors have length 1.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from engine import nets
-from engine.contracts import Budget, Dataset, Items, Obs, Recorder, StateView, World
-from engine.learn.bcq import constrained, losses, targets
-from engine.learn.logged import logged_transitions
-from engine.learn.loop import Count, until_spent
+from engine.contracts import Budget, Dataset, Items, Obs, Policy, Recorder, StateView, World
+from engine.learn.bcq import Transitions, constrained, losses, targets
+from engine.learn.bcq_continuous import ContinuousBCQ, Imitation, Steps
+from engine.learn.logged import logged_slates, logged_transitions
+from engine.learn.loop import Count, Learns, Training, until_spent
 from engine.learn.rollout import held_out_users
+from engine.learn.vectors import Perturbation, VectorCritics, VectorSpace, unit
 from engine.options import BadInput, option
 from engine.options import Config as BaseConfig
 
 LEARNS = True
 SEARCH = {"learning_rate": (1e-4, 3e-4, 1e-3), "threshold": (0.01, 0.1, 0.3), "gamma": (0.5, 0.8, 0.9)}  # of `engine tune`
+USERS_AT_ONCE = 256  # whose candidates are valued together
 
 
 @dataclass(frozen=True)
 class Config(BaseConfig):
     """`method.*` of `bcq`."""
 
+    kind: str = option(
+        "discrete",
+        "what an action is: an item (threshold, learning_rate, n_step, logits, target_every), or a vector in item space"
+        " (vector_rate, perturbation, candidates, target_candidates, pessimism, latent, tau)",
+        choices=("discrete", "continuous"),
+        source="docs/methods.md",
+    )
     threshold: float = option(
         0.01, "share of the likeliest item's probability that allows an item", low=0, high=1, source="docs/methods.md"
     )
     learning_rate: float = option(1e-4, "Adam's step size", above=0, high=1, source="docs/methods.md")
-    gamma: float = option(0.5, "discount per logged interaction", low=0, high=1, source="docs/methods.md")
+    gamma: float = option(
+        0.5, "discount per logged interaction, or per logged slate (continuous)", low=0, high=1, source="docs/methods.md"
+    )
     n_step: int = option(3, "logged rewards summed before the target bootstraps", low=1, high=100, source="EasyRL4Rec")
     logits: float = option(0.01, "weight of G's mean squared logit", low=0, high=100, source="authors' code")
     target_every: int = option(320, "gradient steps between copies to the target network", low=1, source="EasyRL4Rec")
@@ -55,6 +77,19 @@ class Config(BaseConfig):
     users: int = option(128, "episodes between two looks at the clock and the learning curve", low=1, high=65_536)
     rows: int = option(200_000, "logged user-steps whose states are made, at most", low=1, high=100_000_000)
     hidden: int = option(128, "width of the networks' hidden layer", low=4, high=4096)
+    vector_rate: float = option(1e-3, "Adam's step size (continuous)", above=0, high=1, source="authors' code")
+    perturbation: float = option(
+        0.05, "longest move of a candidate of length 1 (continuous)", low=0, high=10, source="authors' code"
+    )
+    candidates: int = option(100, "draws that a slate is chosen from (continuous)", low=1, high=10_000, source="authors' code")
+    target_candidates: int = option(10, "draws for each target (continuous)", low=1, high=1000, source="authors' code")
+    pessimism: float = option(
+        0.75, "weight of the smaller critic in targets (continuous)", low=0, high=1, source="Fujimoto et al. 2019"
+    )
+    latent: int = option(
+        2, "the autoencoder's coordinates for each of a vector's (continuous)", low=1, high=16, source="authors' code"
+    )
+    tau: float = option(0.005, "how far targets go to their networks (continuous)", above=0, high=1, source="authors' code")
 
 
 class Heads(nn.Module):
@@ -111,8 +146,127 @@ class BCQPolicy:
         return {"net": self.net.state_dict(), "slate": self.slate, "repeats": self.repeats}
 
 
-def load_policy(state: Mapping[str, Any], states: StateView, items: Items, config: Config) -> BCQPolicy:
+class Learner(Learns, Protocol):
+    """What either kind brings to the loop beside its training state: the policy and a gradient step."""
+
+    @property
+    def policy(self) -> Policy: ...
+
+    def update(self, batch: Transitions, generator: torch.Generator) -> Mapping[str, Tensor]: ...
+
+
+class Discrete:
+    """Heads, their target and optimiser."""
+
+    def __init__(self, world: World, states: StateView, logs: Dataset, config: Config, generator: torch.Generator) -> None:
+        self.config, self.updates = config, 0
+        self.net = Heads(states, world.items, config, generator).to(states.items.device)
+        last = self.net.later[-1]
+        assert isinstance(last, nn.Linear)  # what later steps bring starts at the log's mean response
+        nn.init.constant_(last.bias, float(logs.reward.mean()) * config.gamma / max(1 - config.gamma, 0.01))
+        self.target = copy.deepcopy(self.net).requires_grad_(False)
+        self.adam = torch.optim.Adam(self.net.parameter_groups(config.learning_rate), fused=True)
+        self.policy = BCQPolicy(self.net, states, config.threshold, world.slate, world.repeats)
+
+    def update(self, batch: Transitions, generator: torch.Generator) -> dict[str, Tensor]:
+        """One gradient step of both heads."""
+        with torch.no_grad():
+            later_q, later_logits = self.net(batch.following)
+            aim = targets(batch, later_q, later_logits, self.target(batch.following)[0], self.config.threshold)
+        q, logits = self.net(batch.inputs)
+        q_loss, imitation_loss, size = losses(q, logits, batch.action, aim)
+        self.adam.zero_grad()
+        (q_loss + imitation_loss + self.config.logits * size).backward()
+        self.adam.step()
+        self.updates += 1
+        if self.updates % self.config.target_every == 0:
+            self.target.load_state_dict(self.net.state_dict())
+        return {"q_loss": q_loss.detach(), "imitation_loss": imitation_loss.detach(), "target": aim.mean()}
+
+    def training_state(self) -> dict[str, Any]:
+        """Networks, optimiser and the count of steps."""
+        parts = {name: getattr(self, name).state_dict() for name in ("net", "target", "adam")}
+        return {**parts, "learner_updates": self.updates}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        for name in ("net", "target", "adam"):
+            getattr(self, name).load_state_dict(state[name])
+        self.updates = int(state["learner_updates"])
+
+
+class VectorBCQPolicy:
+    """Ranks by the best of the vectors that `latents` (C,L) stand for in a state."""
+
+    def __init__(
+        self, core: ContinuousBCQ, space: VectorSpace, latents: Tensor, states: StateView, slate: int, repeats: bool
+    ) -> None:
+        self.core, self.space, self.latents = core, space, latents
+        self.states, self.slate, self.repeats = states, slate, repeats
+
+    @torch.no_grad()
+    def act(self, obs: Obs, *, generator: torch.Generator | None = None) -> Tensor:
+        """int64 (B,K); nothing is drawn."""
+        sight = _standard(self.states(obs), self.space)
+        vectors = torch.cat([self.core.best(part, self.latents) for part in sight.split(USERS_AT_ONCE)])
+        return self.space.slates(vectors, obs, self.slate, self.repeats)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `load_policy` needs."""
+        parts = {name: getattr(self.core, name).state_dict() for name in ("imitation", "perturbation", "critics")}
+        return {**parts, "latents": self.latents, "slate": self.slate, "repeats": self.repeats}
+
+
+class Continuous:
+    """The core in item space, and the policy that chooses by it."""
+
+    def __init__(self, world: World, states: StateView, config: Config, generator: torch.Generator) -> None:
+        self.core, self.space = _vector_parts(states, config, generator)
+        latents = self.core.imitation.draw(config.candidates, generator).to(states.items.device)
+        self.policy = VectorBCQPolicy(self.core, self.space, latents, states, world.slate, world.repeats)
+
+    def update(self, batch: Transitions, generator: torch.Generator) -> dict[str, Tensor]:
+        """One gradient step of the core; actions are slates (n,K)."""
+        vectors = unit(self.space.points[batch.action].mean(1))
+        before, after = _standard(batch.inputs, self.space), _standard(batch.following, self.space)
+        return self.core.update(Transitions(before, vectors, batch.returns, after, batch.discount), generator)
+
+    def training_state(self) -> dict[str, Any]:
+        """Networks and optimisers, and the policy's latents."""
+        return {"core": self.core.state_dict(), "latents": self.policy.latents}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.core.load_state_dict(state["core"])
+        self.policy.latents = state["latents"].to(self.policy.latents.device)
+
+
+def _vector_parts(states: StateView, config: Config, generator: torch.Generator) -> tuple[ContinuousBCQ, VectorSpace]:
+    space = VectorSpace(states)
+    inputs, actions = states.items.shape[1], space.points.shape[1]
+    imitation = Imitation(
+        inputs, actions, config.latent * actions, config.hidden, lambda sight, raw: unit(space.start(sight) + raw),
+        math.sqrt(actions), generator,
+    )  # fmt: skip
+    perturbation = Perturbation(inputs, actions, config.perturbation, config.hidden, generator)
+    critics = VectorCritics(space, inputs, 2, 1, config.hidden, generator)
+    device = states.items.device
+    steps = Steps(config.vector_rate, config.tau, config.pessimism, config.target_candidates)
+    return ContinuousBCQ(imitation.to(device), perturbation.to(device), critics.to(device), steps), space.to(device)
+
+
+def _standard(state: Tensor, space: VectorSpace) -> Tensor:
+    return (state - space.centre) / space.spread
+
+
+def load_policy(state: Mapping[str, Any], states: StateView, items: Items, config: Config) -> Policy:
     """The policy whose `state_dict()` gave `state`."""
+    if config.kind == "continuous":
+        core, space = _vector_parts(states, config, torch.Generator())
+        for name in ("imitation", "perturbation", "critics"):
+            getattr(core, name).load_state_dict(state[name])
+        latents = state["latents"].to(states.items.device)
+        return VectorBCQPolicy(core, space, latents, states, state["slate"], state["repeats"])
     net = Heads(states, items, config, torch.Generator())
     net.load_state_dict(state["net"])
     return BCQPolicy(net.to(states.items.device), states, config.threshold, state["slate"], state["repeats"])
@@ -126,23 +280,16 @@ def train(
     budget: Budget,
     recorder: Recorder,
     generator: torch.Generator,
-) -> BCQPolicy:
+) -> Policy:
     """Make states of logged interactions, then take gradient steps on them until the budget is spent."""
     held_out = held_out_users(world)
     recorder.progress("states of the log", 0, 1)
-    transitions = logged_transitions(
-        logs, states, users=world.users - held_out, count=config.rows, history=world.history,
-        ahead=config.n_step, gamma=config.gamma, generator=generator,
-    )  # fmt: skip
-    if not len(transitions):
-        raise BadInput(f"method.n_step = {config.n_step} is not legal: no user of the training log has that many interactions")
-    net = Heads(states, world.items, config, generator).to(states.items.device)
-    last = net.later[-1]
-    assert isinstance(last, nn.Linear)  # what later steps bring starts at the log's mean response
-    nn.init.constant_(last.bias, float(logs.reward.mean()) * config.gamma / max(1 - config.gamma, 0.01))
-    target = copy.deepcopy(net).requires_grad_(False)
-    adam = torch.optim.Adam(net.parameter_groups(config.learning_rate), fused=True)
-    policy = BCQPolicy(net, states, config.threshold, world.slate, world.repeats)
+    transitions = _logged(world, states, logs, config, world.users - held_out, generator)
+    learner: Learner = (
+        Continuous(world, states, config, generator)
+        if config.kind == "continuous"
+        else Discrete(world, states, logs, config, generator)
+    )
 
     def turn(count: Count, left: int) -> tuple[None, dict[str, float]]:
         episodes = min(config.users, left)
@@ -151,21 +298,30 @@ def train(
         count["user_steps"] += len(drawn)
         found = []
         for rows in drawn.to(states.items.device).split(config.batch):
-            batch = transitions.select(rows)
-            with torch.no_grad():
-                later_q, later_logits = net(batch.following)
-                aim = targets(batch, later_q, later_logits, target(batch.following)[0], config.threshold)
-            q, logits = net(batch.inputs)
-            q_loss, imitation_loss, size = losses(q, logits, batch.action, aim)
-            adam.zero_grad()
-            (q_loss + imitation_loss + config.logits * size).backward()
-            adam.step()
+            found.append(learner.update(transitions.select(rows), generator))
             count["updates"] += 1
-            if count["updates"] % config.target_every == 0:
-                target.load_state_dict(net.state_dict())
-            found.append(torch.stack([q_loss, imitation_loss, aim.mean()]).detach())
-        q_loss, imitation_loss, value = torch.stack(found).mean(0).tolist()
-        return None, {"q_loss": q_loss, "imitation_loss": imitation_loss, "target": value}
+        return None, {name: float(torch.stack([each[name] for each in found]).mean()) for name in found[0]}
 
-    until_spent("bcq", policy, {"net": net, "target": target, "adam": adam}, turn, world, budget, recorder, generator)
-    return policy
+    until_spent("bcq", learner.policy, {"learner": Training(learner)}, turn, world, budget, recorder, generator)
+    return learner.policy
+
+
+def _logged(
+    world: World, states: StateView, logs: Dataset, config: Config, users: int, generator: torch.Generator
+) -> Transitions:
+    """What there is to learn from. Raises BadInput where no user of the log has enough interactions."""
+    if config.kind == "continuous":
+        found = logged_slates(
+            logs, states, users=users, count=config.rows, history=world.history, slate=world.slate, gamma=config.gamma,
+            generator=generator,
+        )  # fmt: skip
+        asked = f"world.slate = {world.slate}"
+    else:
+        found = logged_transitions(
+            logs, states, users=users, count=config.rows, history=world.history, ahead=config.n_step, gamma=config.gamma,
+            generator=generator,
+        )  # fmt: skip
+        asked = f"method.n_step = {config.n_step}"
+    if not len(found):
+        raise BadInput(f"{asked} is not legal: no user of the training log has that many interactions")
+    return found

@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine import nets
-from engine.contracts import Budget, Dataset, Items, Obs, Recorder, Sessions, StateView, World
+from engine.contracts import Budget, Dataset, Items, LamRange, Obs, Recorder, Sessions, StateView, World
 from engine.learn import inputs as told
 from engine.learn.gae import advantages
 from engine.learn.loop import Count, Kept, exploration, until_spent
@@ -83,6 +83,13 @@ class Config(BaseConfig):
     entropy: float = option(0.003, "weight of the manager's entropy bonus", low=0, high=10)
     sharpness: float = option(3.0, "1/τ at the start: how sharply slates follow the scores", above=0, high=100)
     hidden: int = option(128, "width of the networks' hidden layers", low=4, high=4096)
+
+
+def lam_range(config: Config) -> LamRange | None:
+    """λ that a conditioned manager met; None for one that was trained for a single λ, and for FLAT, which has no manager."""
+    if not (config.conditioned and config.hierarchical):
+        return None
+    return LamRange(min(config.lam, config.lam_max), config.lam_max)
 
 
 class Manager(nn.Module):
@@ -171,7 +178,7 @@ class DsrmHrlPolicy:
 
     def with_lam(self, lam: float) -> DsrmHrlPolicy:
         """The same policy told another λ. Raises BadInput where the manager was not conditioned on λ, or not so far."""
-        if self.manager is None or not self.config.conditioned:
+        if lam_range(self.config) is None:
             raise BadInput(
                 f"lam = {lam} is not legal: this policy was trained with λ = {self.config.lam} and not conditioned on it"
             )

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.contracts import Budget, Dataset, Items, Obs, Policy, Recorder, StateView, World
+from engine.contracts import Budget, Dataset, Items, LamRange, Obs, Policy, Recorder, StateView, World
 from engine.learn import inputs as told
 from engine.learn.offpolicy import ReplayConfig, learn
 from engine.learn.replay import Replay
@@ -34,6 +34,7 @@ from engine.options import BadInput, option
 
 LEARNS = True
 SEARCH = {"actor_rate": (3e-5, 1e-4, 3e-4), "sigma": (0.2, 0.4, 0.8), "omega": (0.0, 0.1, 0.3)}  # of `engine tune`
+LAM_MOST = 9.0  # ω_fair 0.9; a larger λ is legal, and changes little
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,12 @@ class Config(ReplayConfig):
     tau: float = option(0.005, "how far targets go to their networks at each step", above=0, high=1, source="docs/methods.md")
     sigma: float = option(0.4, "length of the exploration noise beside a vector of length 1", low=0, high=100)
     hidden: int = option(128, "width of the networks' two hidden layers", low=4, high=4096)
+
+
+def lam_range(config: Config) -> LamRange:
+    """λ from 0 to 9, where ω_fair is 0.9, or to that of `omega` where it is larger; `omega` = 1 counts as 0.999."""
+    default = config.omega / max(1 - config.omega, 1e-3)
+    return LamRange(default, max(LAM_MOST, default))
 
 
 class MofirPolicy:

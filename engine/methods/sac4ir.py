@@ -10,12 +10,13 @@ same policy without the earlier ones. Curves show `loss` (critics), `policy_loss
 
 Differences from the source: 1. α's loss has the right sign: in the original's, α falls where entropy is too small. 2. logits
 are not squashed over the batch, which makes the policy near uniform. 3. nothing is bootstrapped at a user's exit; the
-original has no terminal mask. 4. the reward is the response itself; the original has the item-to-item click-through of the
-recent history with −2 times that for passed items and −1 for a repeat, for want of a simulated response; repeats are ruled
-out by the world. 5. the target entropy is a smaller share of log|A| than the original's 1, which only a uniform policy
-reaches, and the port's 0.8, hundreds of items (docs/methods.md). 6. α starts near the scale of differences between items'
-values instead of e^−1.5. 7. actor and critics start at stage I's predicted clicks, as all learned methods here do. 8. each
-item answers for its own response.
+original has no terminal mask. 4. the reward is the response itself; the original has, for want of a simulated response, the
+item-to-item click-through from the recent history, −2 times that for passed items and −1 for a repeat. `reward=click_through`
+is that: rates by the log, their mean over ten places instead of the sum, passed what the session leaves unanswered; repeats,
+which the world rules out unless `world.repeats`, are items that the session has shown at all, not only last. 5. the target
+entropy is a smaller share of log|A| than the original's 1, which only a uniform policy reaches, and the port's 0.8, hundreds
+of items (docs/methods.md). 6. α starts near the scale of differences between items' values instead of e^−1.5. 7. actor and
+critics start at stage I's predicted clicks, as all learned methods here do. 8. each item answers for its own response.
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.contracts import Budget, Dataset, Items, Obs, Policy, Recorder, StateView, World
+from engine.contracts import Budget, Dataset, Items, Obs, Policy, Recorder, Sessions, StateView, World
 from engine.learn import dqn, sac
 from engine.learn import inputs as told
+from engine.learn.click_through import ClickThrough
+from engine.learn.click_through import reward as click_through_reward
 from engine.learn.item_values import ItemValues
 from engine.learn.offpolicy import ReplayConfig, learn
 from engine.learn.replay import Replay
@@ -57,6 +60,13 @@ class Config(ReplayConfig):
     target_rate: float = option(0.01, "how fast the target critics follow", above=0, high=1)
     sharpness: float = option(3.0, "factor on stage I's logits in the first policy", above=0, high=100)
     hidden: int = option(128, "width of the networks' hidden layer", low=4, high=4096)
+    reward: str = option(
+        "response",
+        "of an item: its response, or the authors' item-to-item click-through by the log from the items that the user answered"
+        " last, −2 times that where it is passed, −1 where it is repeated",
+        choices=("response", "click_through"),
+        source="docs/methods.md",
+    )
 
 
 class Actor(nn.Module):
@@ -101,7 +111,7 @@ class SacPolicy:
 class Learner(SacPolicy):
     """The policy with its critics, their targets, the temperature and their optimisers."""
 
-    def __init__(self, world: World, states: StateView, config: Config, generator: torch.Generator) -> None:
+    def __init__(self, world: World, states: StateView, logs: Dataset, config: Config, generator: torch.Generator) -> None:
         device, width = states.items.device, told.width(states)
         actor = Actor(states, world.items, config, generator).to(device)
         super().__init__(actor, states, world.slate, world.max_len, world.repeats)
@@ -110,6 +120,7 @@ class Learner(SacPolicy):
         self.twins, self.critics = critics, nn.ModuleList(critics).to(device)
         self.targets = copy.deepcopy(self.critics)
         self.log_alpha = nn.Parameter(torch.tensor(math.log(config.alpha), device=device))
+        self.through = ClickThrough(logs, device) if config.reward == "click_through" else None
         rate = config.learning_rate
         self.adam_critics = torch.optim.Adam([group for net in critics for group in net.parameter_groups(rate)], fused=True)
         self.adam_actor = torch.optim.Adam(
@@ -119,7 +130,20 @@ class Learner(SacPolicy):
 
     def explore(self, obs: Obs, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Drawn slates, and the moment."""
-        return self.choose(obs, generator)
+        slates, notes = self.choose(obs, generator)
+        if self.through is not None:
+            notes["through"] = self.through.of(obs, slates)
+        return slates, notes
+
+    def _rewards(self, kept: Sessions, step: Tensor, row: Tensor) -> Tensor:
+        """(n,K) what the items shown earned."""
+        clicks = kept.clicks[step, row]
+        if self.through is None:
+            return clicks
+        repeated = None
+        if self.repeats:
+            repeated = shown_before(kept, step, row, self.actor.scorer.position).gather(1, kept.notes["place"][step, row])
+        return click_through_reward(kept.notes["through"][step, row], clicks, repeated)
 
     def update(self, replay: Replay, generator: torch.Generator) -> dict[str, Tensor]:
         """One gradient step of critics, actor and temperature on `batch` user-steps."""
@@ -134,7 +158,7 @@ class Learner(SacPolicy):
             there = inputs[after, row], state[after, row]
             log_pi = sac.log_policy(self.actor(*there), blocked)
             following = sac.soft_value(torch.minimum(*(net(*there) for net in self.targets)), log_pi, alpha)
-            wanted = dqn.targets(kept.clicks[step, row], following, stays, config.gamma)
+            wanted = dqn.targets(self._rewards(kept, step, row), following, stays, config.gamma)
         here = inputs[step, row], state[step, row]
         values = [net.at(*here, place[step, row]) for net in self.twins]
         loss = dqn.loss(values[0], wanted) + dqn.loss(values[1], wanted)
@@ -193,4 +217,4 @@ def train(
     generator: torch.Generator,
 ) -> Policy:
     """Play by the policy, remember, take gradient steps, until the budget is spent."""
-    return learn("sac4ir", Learner(world, states, config, generator), world, config, budget, recorder, generator)
+    return learn("sac4ir", Learner(world, states, logs, config, generator), world, config, budget, recorder, generator)

@@ -66,7 +66,7 @@ def page(monkeypatch: pytest.MonkeyPatch) -> Page:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, empty_file: Path) -> Path:
-    """A RUNS_DIR with two runs that were trained: 1 is dsrm_hrl behind diffusion, 2 is balanced. Same small world."""
+    """A RUNS_DIR with three runs that were trained: 1 is dsrm_hrl behind diffusion, 2 balanced, 3 mofir. Same small world."""
     from engine.recorder import MemoryRecorder
     from engine.run import run
     from filled import add, spec
@@ -78,8 +78,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory, empty_file: Path) -> Path:
     try:
         store = Store()
         quick = {"training_steps": 60, "parts": 2000, "hidden": 16, "steps": 4}
+        vector = {"method": {"users": 20, "warm_up": 20, "hidden": 32, "actor_rate": 3e-3}}
         sizes = {"world": {"slate": 6, "max_len": 8}, "state": {"width": 8, "history": 60, "epochs": 3}}
-        for method, more in (("dsrm_hrl", {"purifier": quick}), ("balanced", {})):
+        for method, more in (("dsrm_hrl", {"purifier": quick}), ("balanced", {}), ("mofir", vector)):
             wanted = spec(method, episodes=120, evaluation_episodes=60, device="cpu", settings={**sizes, **more})
             number = add(store, wanted)
             result = run(wanted, MemoryRecorder(), store.folder(number))

@@ -215,11 +215,25 @@ def test_a_policy_that_was_not_kept_is_told_and_the_rest_stays(lab: Store, page:
     assert "On the frontier: 1 of 1 experiment" in words(test)
 
 
-def test_only_conditioned_policies_can_move(theatre: Store, page: Page) -> None:
+def test_only_policies_that_have_learnt_many_lam_can_move(theatre: Store, page: Page) -> None:
     options = page("pareto").selectbox(key="pareto_along").options
-    assert len(options) == 2
     assert options[0] == "nobody"
-    assert options[1].startswith("1 · DSRM-HRL")
+    assert [option.split(" + ")[0] for option in sorted(options[1:])] == ["1 · DSRM-HRL", "3 · MOFIR"]
+
+
+def test_mofir_moves_along_its_weights(theatre: Store, page: Page) -> None:
+    test = page("pareto", along="3")
+    assert not test.error
+    slider = test.slider(key="lam.along.3")
+    assert (slider.min, slider.max, slider.value) == (0.0, 9.0, pytest.approx(1 / 9))
+    done = test.session_state["_along"]
+    assert sorted(lam for _, lam in done) == sorted({0.1111, *pareto.lams(9.0)})
+    assert len({round(own["ad"], 6) for own in done.values()}) > 1, "ω changes what is shown"
+
+
+def test_who_could_move_is_told_where_nobody_does(lab: Store, page: Page) -> None:
+    add(lab, spec("a2c"))
+    assert "With their default options these do: MOFIR and DSRM-HRL." in words(page("pareto"))
 
 
 def test_a_thousand_runs_take_a_moment(lab: Store) -> None:

@@ -27,6 +27,11 @@ def plain(trained: Path) -> Theatre:
     return Theatre(trained / "2", 1)
 
 
+@pytest.fixture(scope="module")
+def vector(trained: Path) -> Theatre:
+    return Theatre(trained / "3", 1)
+
+
 def test_a_session_is_the_one_that_was_evaluated(stage: Theatre, trained: Path) -> None:
     table = pd.read_csv(trained / "1" / "episodes.csv").set_index("user")
     for user in (0, 17, 59):
@@ -156,11 +161,32 @@ def test_where_two_sessions_part(stage: Theatre, plain: Theatre) -> None:
         (spec("dsrm_hrl", settings={"method": {"conditioned": False}}), replay.Controls(None, None, 10)),
         (spec("dsrm_hrl", settings={"method": {"hierarchical": False}}), replay.Controls(None, None, 10)),
         (spec("dsrm_hrl", purifier="identity", settings={"method": {"lam": 5.0}}), replay.Controls(2.0, 2.0, None)),
+        (spec("mofir"), replay.Controls(pytest.approx(1 / 9), 9.0, None)),
+        (spec("mofir", settings={"method": {"omega": 0.95}}), replay.Controls(pytest.approx(19), pytest.approx(19), None)),
         (spec("a2c"), replay.Controls(None, None, None)),
     ],
 )
 def test_only_what_a_run_has_can_be_moved(wanted: RunSpec, expected: replay.Controls) -> None:
     assert replay.controls(wanted) == expected
+
+
+def test_options_of_another_version_move_nothing() -> None:
+    old = spec("dsrm_hrl", purifier="identity")
+    old = replace(old, settings={**old.settings, "method": {**old.settings["method"], "gone": 1}})
+    assert replay.controls(old) == replay.Controls(None, None, None)
+
+
+def test_what_can_be_moved_is_asked_of_the_methods() -> None:
+    assert replay.movable() == ["mofir", "dsrm_hrl"]
+
+
+def test_mofir_is_moved_by_lam_too(vector: Theatre) -> None:
+    """λ = ω/(1 − ω) of the trained weight replays the same session; another weight shows other items."""
+    can = replay.controls(vector.trained.spec)
+    usual = vector.session(3, None, None)
+    pd.testing.assert_frame_equal(usual.slates, vector.session(3, can.lam, None).slates)
+    assert can.lam_max is not None
+    assert replay.parting(usual, vector.session(3, can.lam_max, None)) is not None
 
 
 def test_files_that_this_version_cannot_read_are_told_in_words(theatre: Store, tmp_path: Path) -> None:

@@ -367,6 +367,10 @@ def test_lam_and_steps_replay_the_session(theatre: Store, page: Page) -> None:
     assert not test.error
     plain = page("sessions", run="2", user="3")
     assert not any(str(slider.key).startswith(("lam", "steps")) for slider in plain.slider), "balanced has neither"
+    vector = page("sessions", run="3", user="3")
+    vector.slider(key="lam.a.3").set_value(9.0).run()
+    assert "λ 9" in words(vector)
+    assert not vector.error
 
 
 def test_playing_goes_on_by_itself_and_stops_at_the_end(theatre: Store, page: Page) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from engine import catalog, run
 from engine.contracts import Budget, Obs, Policy, Sessions
 from engine.evaluate import evaluation_users, sessions_of
-from engine.options import Stopped
+from engine.options import BadInput, Stopped
 from engine.recorder import MemoryRecorder
 from engine.run import Result
 from engine.spec import RunSpec
@@ -32,7 +32,12 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {  # beside each method's defaults
     "a2c": [{"credit": "slate"}],
     "dnair": [{"explore": "epsilon"}],
     "balanced": [{"heads": 1}],
-    "bcq": [{"threshold": 0.05, "n_step": 1, "target_every": 7}],
+    "mofir": [{"omega": 0.95}],
+    "sac4ir": [{"reward": "click_through"}],
+    "bcq": [
+        {"threshold": 0.05, "n_step": 1, "target_every": 7},
+        {"kind": "continuous", "candidates": 7, "target_candidates": 3},
+    ],
     "dorl": [{"window": 1, "members": 2, "entropy_weight": 2.0}],
 }
 ROWS = [(name, variant) for name in catalog.TABLES["methods"] for variant in [{}, *VARIANTS.get(name, [])]]
@@ -183,6 +188,26 @@ def test_a_kept_policy_acts_the_same(name: str, variant: dict[str, Any], tmp_pat
     assert state is not None
     loaded = catalog.find("methods", name).load_policy(state, parts.view, parts.data.train.items, parts.spec.config("method"))
     assert torch.equal(parts.play(loaded).slates, parts.play(policy).slates)
+
+
+@every_method
+def test_a_policy_takes_the_lam_that_its_spec_tells(name: str, variant: dict[str, Any]) -> None:
+    """Sliders ask the spec: `default` is what the policy serves anyway, `most` is taken, and whoever has no λ refuses it."""
+    parts, policy, _ = known(name, variant)
+    moves, tell = parts.spec.lam_range(), getattr(policy, "with_lam", None)
+    if moves is None:
+        if tell is not None:
+            with pytest.raises(BadInput, match=r"lam = 0\.5 is not legal"):
+                tell(0.5)
+        return
+    assert tell is not None
+    assert 0 <= moves.default <= moves.most
+    usual = parts.play(policy).slates
+    assert torch.equal(parts.play(tell(moves.default)).slates, usual)
+    for lam in (0.0, moves.most):
+        assert parts.play(tell(lam)).user_steps > 0
+    with pytest.raises(BadInput, match=r"lam = -0\.5 is not legal"):
+        tell(-0.5)
 
 
 @every_method

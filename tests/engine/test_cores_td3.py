@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -104,6 +105,28 @@ def test_targets_take_the_smaller_of_both_critics_and_stop_at_an_exit() -> None:
     one = torch.ones(2, 1)
     batch = Transitions(one, one, 0.5 * one, one, torch.tensor([True, False]), one)
     assert torch.allclose(core.target(batch, generator), torch.tensor([[1.4], [0.5]]))
+
+
+def test_target_actions_are_smoothed_by_clipped_noise() -> None:
+    """Critics that answer |a|, a target actor that answers 0, deviation 0.2: E|noise| = 0.2·√(2/π), never above the clip."""
+
+    class Distance(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = nn.Parameter(torch.ones(1))
+
+        def forward(self, state: Tensor, action: Tensor) -> Tensor:
+            return (self.one * action.abs()).expand(2, -1, -1)
+
+    generator, many = torch.Generator().manual_seed(0), torch.zeros(4000, 1)
+    batch = Transitions(many, many, many, many, torch.ones(4000, dtype=torch.bool), torch.ones(4000, 1))
+    found = []
+    for clip in (100.0, 0.25):
+        core = TD3(Actor(1, (4,), 1.0, generator), Distance(), lambda a: a, Steps(0.9, 0.01, 1e-3, 1e-3, 0.2, clip, 2))
+        found.append(core.target(batch, generator))
+    assert found[0].mean().item() == pytest.approx(0.9 * 0.2 * math.sqrt(2 / math.pi), rel=0.05)
+    assert found[0].max() > 0.9 * 0.3
+    assert found[1].max().item() == pytest.approx(0.9 * 0.25)
 
 
 def test_the_actor_and_the_targets_wait_for_the_critics() -> None:

@@ -10,7 +10,10 @@ import torch
 
 from contract_methods import Parts, spec_of
 from engine.contracts import Dataset
-from engine.methods.dnair import novelty_of
+from engine.learn import dqn
+from engine.learn.replay import Replay
+from engine.learn.rollout import play
+from engine.methods.dnair import Config, Learner, novelty_of
 from engine.metrics import summary
 from engine.recorder import MemoryRecorder
 
@@ -44,3 +47,36 @@ def test_novelty_is_quality_over_the_logarithm_of_popularity() -> None:
     logs = Dataset(torch.arange(3), torch.zeros(3).long(), reward, torch.arange(3), None, 3, items)
     found = novelty_of(items, logs).tolist()
     assert found == pytest.approx([0.6 / 0.3222193, 0.5 / 0.0413927], rel=1e-4)  # q 3/5 and 1/2; log10 of 2.1 and 1.1
+
+
+def test_a_gradient_step_is_on_response_plus_novelty_and_the_best_that_may_still_be_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts, generator = Parts(spec_of("dnair", {})), torch.Generator().manual_seed(1)
+    config = Config(hidden=16, batch=50, novelty=0.2, gamma=0.7)
+    learner = Learner(parts.train, parts.view, parts.data.train, config, generator)
+    replay, seen, blocked = Replay(40, parts.train.max_len), [], []
+    replay.add(play(parts.train, torch.arange(40), 1, lambda obs: learner.explore(obs, generator)))
+    targets, greedy_value = dqn.targets, dqn.greedy_value
+    monkeypatch.setattr(dqn, "targets", lambda *args: seen.append(args) or targets(*args))
+    monkeypatch.setattr(dqn, "greedy_value", lambda *args: blocked.append(args) or greedy_value(*args))
+    with torch.no_grad():
+        learner.target.lift.add_(5.0)  # so that the two can be told apart
+    before = [p.clone() for p in learner.target.parameters()]
+    state = generator.get_state()
+    learner.update(replay, generator)
+    step, row = replay.draw(50, generator.set_state(state))
+    kept = replay.sessions
+    reward, following, stays, gamma = seen[0]
+    bonus = novelty_of(parts.data.train.items, parts.data.train)[kept.slates[step, row]]
+    assert torch.allclose(reward, kept.clicks[step, row] + 0.2 * bonus)
+    assert gamma == 0.7
+    after, there = replay.following(step, row)
+    assert torch.equal(stays, there)
+    values, count, shown = blocked[0]
+    assert count == 6
+    # What the session has shown by then is not bootstrapped from, and it is the target network's word that counts.
+    assert shown.sum(1).tolist() == (6 * after).tolist()
+    assert torch.equal(following, greedy_value(values, count, shown))
+    assert following.min() > 4
+    assert any(not torch.equal(a, b) for a, b in zip(before, learner.target.parameters(), strict=True))

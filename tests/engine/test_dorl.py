@@ -17,6 +17,7 @@ from engine.factors import Factors
 from engine.learn.ensemble import Ensemble, fit_ensemble
 from engine.learn.log_entropy import LogEntropy
 from engine.learn.rollout import play
+from engine.methods import dorl
 from engine.methods.dorl import Config, shaped_rewards
 from engine.metrics import summary
 from engine.recorder import MemoryRecorder
@@ -205,3 +206,19 @@ def test_other_responses_in_the_log_give_another_policy() -> None:
     policy = parts.learn(MemoryRecorder())
     parts.data = replace(parts.data, train=replace(parts.data.train, reward=1 - parts.data.train.reward))
     assert not torch.equal(parts.play(parts.learn(MemoryRecorder())).slates, parts.play(policy).slates)
+
+
+def test_it_learns_from_the_shaped_reward_in_the_learnt_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all doubt and no entropy there is nothing to be earned; without doubt there is."""
+    earned = []
+    for doubt in (1000.0, 0.0):
+        options = {"uncertainty_weight": doubt, "entropy_weight": 0.0, "members": 3, "width": 4, "epochs": 2}
+        parts, told = Parts(spec_of("dorl", options)), []
+        monkeypatch.setattr(dorl, "learn", lambda *_, told=told, **more: told.append(more))
+        parts.learn(MemoryRecorder())
+        world = told[0]["within"]
+        assert isinstance(world.responses, Ensemble)
+        slates = torch.arange(6).expand(20, -1)
+        sessions = play(world, torch.arange(20), 1, lambda obs, slates=slates: (slates[: len(obs)] + 6 * obs.step, {}))
+        earned.append(told[0]["reward"](sessions)[sessions.alive].mean().item())
+    assert earned[0] < 0.02 < earned[1]

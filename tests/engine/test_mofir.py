@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from contract_methods import Parts, known, spec_of
 from engine.contracts import Budget
 from engine.learn.offpolicy import learn
-from engine.methods.mofir import Config, Learner
+from engine.learn.replay import Replay
+from engine.learn.rollout import play
+from engine.methods.mofir import Config, Learner, lam_range
 from engine.options import BadInput
 from engine.recorder import MemoryRecorder
 
@@ -37,6 +41,14 @@ def test_lambda_is_the_price_of_fairness_in_responses() -> None:
             policy.with_lam(lam)  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(
+    ("omega", "default", "most"), [(0.1, 1 / 9, 9.0), (0.0, 0.0, 9.0), (0.95, 19.0, 19.0), (1.0, 1000.0, 1000.0)]
+)
+def test_sliders_reach_at_least_nine_and_the_weight_that_is_served(omega: float, default: float, most: float) -> None:
+    moves = lam_range(Config(omega=omega))
+    assert (moves.default, moves.most) == (pytest.approx(default), pytest.approx(most))
+
+
 def test_a_session_serves_one_weight_and_sessions_differ() -> None:
     parts, generator = Parts(spec_of("mofir", {})), torch.Generator().manual_seed(2)
     learner = Learner(parts.train, parts.view, Config(hidden=16), generator)
@@ -48,3 +60,40 @@ def test_a_session_serves_one_weight_and_sessions_differ() -> None:
     assert torch.equal(served[0], served[1])
     assert torch.equal(served[0], served[2])
     assert len(served[0].unique()) == 30
+
+
+def test_each_sample_is_learnt_from_at_the_weight_it_served_and_at_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rewards are [response, tail share], weights [1 − ω, ω] of the ω that actor and critic see in the last column."""
+    parts, generator = Parts(spec_of("mofir", {})), torch.Generator().manual_seed(2)
+    learner = Learner(parts.train, parts.view, Config(hidden=16, batch=50), generator)
+    replay, taken = Replay(40, parts.train.max_len), []
+    replay.add(play(parts.train, torch.arange(40), 1, lambda obs: learner.explore(obs, generator)))
+    monkeypatch.setattr(learner.core, "update", lambda batch, _: taken.append(batch) or {})
+    learner.update(replay, generator)
+    (batch,), kept = taken, replay.sessions
+    omega = batch.state[:, -1]
+    assert torch.equal(batch.weights, torch.stack([1 - omega, omega], 1))
+    assert torch.equal(batch.following[:, -1], omega)
+    tails = (~parts.data.train.items.head)[kept.slates].float().mean(2)
+    other = 0
+    for row in range(50):
+        moment = (kept.notes["inputs"] == batch.state[row, :-1]).all(2) & kept.alive
+        step, user = moment.nonzero()[0].tolist()
+        expected = [kept.rewards[step, user].item(), tails[step, user].item()]
+        for place in (row, row + 50):
+            assert torch.equal(batch.state[place, :-1], batch.state[row, :-1])
+            assert torch.equal(batch.action[place], kept.notes["vectors"][step, user])
+            assert batch.reward[place].tolist() == pytest.approx(expected)
+        assert omega[row] == kept.notes["omega"][step, user]
+        other += int(omega[row + 50] != omega[row])
+    assert other == 50
+
+
+def test_the_actor_answers_to_the_weight_it_is_told() -> None:
+    """Another ω gives another vector, once anything was learnt."""
+    _, policy, _ = known("mofir", {})
+    actor: Any = policy.actor  # type: ignore[attr-defined]
+    sight = torch.zeros(2, actor.residual[0].in_features)
+    sight[1, -1] = 1
+    vectors = actor(sight)
+    assert not torch.allclose(vectors[0], vectors[1], atol=1e-4)

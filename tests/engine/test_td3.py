@@ -8,6 +8,8 @@ import torch
 from contract_methods import Parts, known, spec_of
 from engine.contracts import Budget
 from engine.learn.offpolicy import learn
+from engine.learn.replay import Replay
+from engine.learn.rollout import play
 from engine.learn.vectors import VectorActor, perturbed
 from engine.methods.td3 import Config, Learner
 from engine.recorder import MemoryRecorder
@@ -40,6 +42,36 @@ def test_replay_keeps_the_vector_that_was_executed() -> None:
     slates, notes = policy.choose(obs, torch.Generator().manual_seed(5))  # type: ignore[attr-defined]
     assert torch.equal(slates, policy.actor.slates(notes["vectors"], obs, 6, False))  # type: ignore[attr-defined]
     assert not torch.equal(slates, policy.act(obs))
+
+
+def test_the_core_is_td3_with_the_options_that_are_set() -> None:
+    """Twin critics, target noise in the options' units whatever the width, a delayed actor."""
+    parts, generator = Parts(spec_of("td3", {})), torch.Generator().manual_seed(1)
+    config = Config(hidden=16, target_noise=0.3, noise_clip=2.0, delay=3, gamma=0.7, tau=0.01)
+    learner = Learner(parts.train, parts.view, config, generator)
+    steps, width = learner.core.steps, parts.view.items.shape[1] + 1
+    assert (steps.noise * width**0.5, steps.clip / steps.noise) == (pytest.approx(0.3), pytest.approx(2.0))
+    assert (steps.delay, steps.gamma, steps.tau) == (3, 0.7, 0.01)
+    sight = torch.zeros(5, learner.actor.residual[0].in_features)
+    assert learner.core.critics(sight, learner.actor(sight)).shape == (2, 5, 1)
+
+
+def test_the_critics_are_told_what_was_executed_and_what_came_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, generator = Parts(spec_of("td3", {})), torch.Generator().manual_seed(1)
+    learner = Learner(parts.train, parts.view, Config(hidden=16, batch=50), generator)
+    replay, taken = Replay(40, parts.train.max_len), []
+    replay.add(play(parts.train, torch.arange(40), 1, lambda obs: learner.explore(obs, generator)))
+    monkeypatch.setattr(learner.core, "update", lambda batch, _: taken.append(batch) or {})
+    learner.update(replay, generator)
+    (batch,), kept = taken, replay.sessions
+    sight, vectors = kept.notes["sight"], kept.notes["vectors"]
+    for row in range(50):
+        (step, user) = ((sight == batch.state[row]).all(2) & kept.alive).nonzero()[0].tolist()
+        there = step + 1 < parts.train.max_len and bool(kept.alive[step + 1, user])
+        assert torch.equal(batch.action[row], vectors[step, user])
+        assert batch.reward[row].item() == kept.rewards[step, user].item()
+        assert bool(batch.stays[row]) == there
+        assert not there or torch.equal(batch.following[row], sight[step + 1, user])
 
 
 def test_it_learns_from_a_spoilt_start() -> None:

@@ -6,7 +6,9 @@ import contextlib
 import json
 import math
 import sqlite3
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +25,19 @@ from small import small_spec
 def spec(**method: Any) -> RunSpec:
     settings = {"method": {"users": 40, "batch": 128, "hidden": 16, **method}}
     return small_spec(method="a2c", purifier="identity", episodes=80, settings=settings)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for a trial that nobody will finish fails here, instead of waiting for ever."""
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        assert sum(waited) <= 10, "nobody runs the trial that is waited for"
+        time.sleep(seconds)
+
+    monkeypatch.setattr(tune, "time", SimpleNamespace(sleep=sleep, perf_counter=time.perf_counter))
 
 
 @pytest.fixture
@@ -110,6 +125,7 @@ def test_an_interrupted_trial_is_tried_again_and_no_other_point(
     [
         (["--method", "popular"], "method = 'popular' is not legal: it has nothing to tune; it must be one of "),
         (["--method", "a2c", "--trials", "0"], "--trials 0 is not legal: it must be 1 or more"),
+        (["--method", "a2c", "--evaluation-episodes", "60"], "unrecognized arguments: --evaluation-episodes 60"),
         (["--method", "a2c", "--storage", "nowhere"], "--storage 'nowhere' is not legal: "),
         (["--method", "a2c", "--storage", "sqlite:////no/such/folder/x.db"], "unable to open database file; it must be a URL"),
     ],
