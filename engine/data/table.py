@@ -159,8 +159,8 @@ def check(config: Config, most_rows: int = MOST_ROWS) -> Checked:
         shown[OPTIONAL] = columns.randomised[:PREVIEW]
     return Checked(
         rows=table.rows,
-        users=len(columns.users),
-        items=len(columns.items),
+        users=sum(map(bool, columns.users)),  # a cell that is empty is nobody
+        items=sum(map(bool, columns.items)),
         used=tuple(table.blocks),
         ignored=tuple(name[:MOST_TEXT] for name in table.names if name not in table.blocks),
         described=bool(sources),
@@ -196,12 +196,50 @@ def _read(path: Path, most_rows: int = MOST_ROWS) -> _Table:
 
 
 def _read_text(path: Path, separator: str, most_rows: int) -> _Table:
-    options: dict[str, Any] = {"sep": separator, "dtype": str, "keep_default_na": False, "encoding_errors": "replace"}
+    options: dict[str, Any] = {
+        "sep": separator, "dtype": str, "keep_default_na": False, "encoding_errors": "replace", "skip_blank_lines": False,
+    }  # fmt: skip
     names = [str(name) for name in pd.read_csv(path, nrows=0, **options).columns]
     kept = _needed(path, names)
-    block = max(BLOCK * 8 // max(len(names), 8), 1)  # as much text at once, however many columns are read to be ignored
-    with pd.read_csv(path, skip_blank_lines=False, nrows=most_rows + 1, chunksize=block, **options) as parts:
+    if _is_plain(path):
+        try:
+            return _in_blocks(names, kept, _plain_parts(path, separator, names, kept, most_rows))
+        except ValueError:  # a line that is too short or too long, letters that are not UTF-8: the careful way says which
+            pass
+    rows = max(BLOCK * 8 // max(len(names), 8), 1)  # as much text at once, however many columns are read to be ignored
+    with pd.read_csv(path, nrows=most_rows + 1, chunksize=rows, **options) as parts:
         return _in_blocks(names, kept, _aligned(parts, path, names))
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether lines end where lines end and cells where separators are: no quotes, no lone returns, no zeros. The header may
+    have quotes that are closed on its line."""
+    with path.open("rb") as file:
+        if file.readline(1 << 20).count(b'"') % 2:
+            return False
+        while part := file.read(1 << 24):
+            if b'"' in part or b"\0" in part or part.count(b"\r") != part.count(b"\r\n"):
+                return False
+    return True
+
+
+def _plain_parts(path: Path, separator: str, names: list[str], kept: list[str], most_rows: int) -> Iterator[pd.DataFrame]:
+    """What pandas would read of a plain file, three times as fast. Raises ValueError where lines differ in length."""
+    from pyarrow import csv, string
+
+    reader = csv.open_csv(
+        path,
+        csv.ReadOptions(use_threads=False, block_size=BLOCK * 32, column_names=names, skip_rows=1),
+        csv.ParseOptions(delimiter=separator, quote_char=False, ignore_empty_lines=False),
+        csv.ConvertOptions(column_types=dict.fromkeys(kept, string()), include_columns=kept, strings_can_be_null=False),
+    )
+    with reader:
+        rows = 0
+        for batch in reader:
+            yield batch.to_pandas()
+            rows += len(batch)
+            if rows > most_rows:
+                return
 
 
 def _aligned(parts: Iterable[pd.DataFrame], path: Path, names: list[str]) -> Iterator[pd.DataFrame]:
@@ -249,7 +287,8 @@ def _in_blocks(names: list[str], kept: list[str], parts: Iterable[pd.DataFrame])
     for part in parts:
         for name in kept:
             column = part[name].reset_index(drop=True)
-            if name != "time" and isinstance(column.dtype, pd.StringDtype):  # times hardly repeat
+            repeats = isinstance(column.dtype, pd.StringDtype) or pd.api.types.is_integer_dtype(column.dtype)
+            if repeats and name != "time":
                 codes, values = pd.factorize(column, use_na_sentinel=False)
                 blocks[name].append(_Block(rows, pd.Series(values, name=name), codes.astype(np.int32)))
             else:
@@ -341,10 +380,11 @@ def _missing(blocks: Sequence[_Block], findings: _Findings, legal: str) -> list[
     """bool (n,) for each block: the value is empty, or says that it is."""
     blank, count, rows = [], 0, 0
     for block in blocks:
-        text = block.values.astype(str).str.strip()
-        blank.append(
-            (block.values.isna() | (text == "") | text.str.lower().isin(("nan", "null", "none", "<na>"))).to_numpy(dtype=bool)
-        )
+        empty = block.values.isna()
+        if not pd.api.types.is_numeric_dtype(block.values) and not pd.api.types.is_datetime64_any_dtype(block.values):
+            text = block.values.astype(str).str.strip()
+            empty |= (text == "") | text.str.lower().isin(("nan", "null", "none", "<na>"))
+        blank.append(empty.to_numpy(dtype=bool))
         marked = block.spread(blank[-1])
         count, rows = count + int(marked.sum()), rows + len(marked)
     name = str(blocks[0].values.name)
@@ -422,8 +462,8 @@ def _ids(blocks: Sequence[_Block], findings: _Findings) -> tuple[np.ndarray, lis
     """int64 (N,) places, and the different ids sorted as text."""
     legal = f"an id of at most {MOST_TEXT} characters"
     blank = _missing(blocks, findings, legal)
-    text = [block.values.astype(str).str.strip().fillna("") for block in blocks]
-    long = [(own.str.len() > MOST_TEXT).to_numpy(dtype=bool) & ~empty for own, empty in zip(text, blank, strict=True)]
+    text = [block.values.astype(str).str.strip().mask(empty, "") for block, empty in zip(blocks, blank, strict=True)]
+    long = [(own.str.len() > MOST_TEXT).to_numpy(dtype=bool) for own in text]
     name = str(blocks[0].values.name)
     findings.rows(blocks, long, legal, lambda where, _: f"{name} in {where} has more than {MOST_TEXT} characters")
     place, known = pd.factorize(pd.concat(text, ignore_index=True).str.slice(0, MOST_TEXT), sort=True)
