@@ -20,7 +20,8 @@ from engine.data import fetch, movielens, table
 from engine.data.split import _by_user_and_time, by_time
 from engine.factors import Factors
 from engine.options import BadInput
-from engine.world.responses import Fitted, fidelity, fit_responses
+from engine.world.fidelity import fidelity
+from engine.world.responses import Fitted, fit_responses
 
 
 def split(user: list[int], time: list[int], randomised: list[bool] | None = None) -> Data:
