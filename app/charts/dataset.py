@@ -124,7 +124,7 @@ def calibration(rows: pd.DataFrame, height: int = 260) -> alt.LayerChart:
     y = alt.Y("observed:Q", title="Observed rate", scale=scale, axis=axis)
     ends = alt.Chart(pd.DataFrame({"predicted": [0.0, 1.0], "observed": [0.0, 1.0]}))
     level = ends.mark_line(color=colours.INK, strokeDash=[4, 4], strokeWidth=1.5, clip=True).encode(x=x, y=y)
-    base = alt.Chart(rows).encode(x=x, color=_part())
+    base = alt.Chart(rows).encode(x=x, color=_part(rows))
     reach = base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title="Observed rate", scale=scale), y2="high:Q")
     line, dots = base.mark_line(strokeWidth=2).encode(y=y), base.mark_circle(size=60, opacity=1).encode(y=y, tooltip=_tooltip())
     return layered(level, reach, line, dots).properties(height=height)
@@ -146,7 +146,7 @@ def by_popularity(rows: pd.DataFrame, title: str = "Response rate", height: int 
         axis=alt.Axis(values=decades(most), grid=False, labelExpr=THOUSANDS, labelFlush=False, labelOverlap=False),
     )  # fmt: skip
     axis = alt.Axis(format=".1f", tickCount=5)
-    base = alt.Chart(rows).encode(x=x, color=_part())
+    base = alt.Chart(rows).encode(x=x, color=_part(rows))
     line = base.mark_line(strokeWidth=2).encode(y=alt.Y("predicted:Q", title=title, scale=scale, axis=axis))
     dots = base.mark_circle(size=60, opacity=1).encode(
         y=alt.Y("observed:Q", title=title, scale=scale, axis=axis), tooltip=_tooltip("popularity", intervals)
@@ -175,7 +175,7 @@ def shares(rows: pd.DataFrame, height: int = 260) -> alt.LayerChart:
         alt.Tooltip("high:Q", title="to", format=".0%"), alt.Tooltip("real:Q", title="in the log", format=".1%"),
         alt.Tooltip("simulated:Q", format=".1%"),
     ]  # fmt: skip
-    base = alt.Chart(middle).encode(x=x, color=_part())
+    base = alt.Chart(middle).encode(x=x, color=_part(rows))
     steps = base.mark_line(strokeWidth=2, interpolate="step").encode(
         y=alt.Y("simulated:Q", title="Users", scale=scale, axis=axis)
     )
@@ -185,9 +185,10 @@ def shares(rows: pd.DataFrame, height: int = 260) -> alt.LayerChart:
     return layered(steps, dots).properties(height=height)
 
 
-def _part() -> alt.Color:
+def _part(rows: pd.DataFrame) -> alt.Color:
+    there = {part: colour for part, colour in PARTS.items() if part in set(rows["part"])}
     return alt.Color(
-        "part:N", scale=alt.Scale(domain=list(PARTS), range=list(PARTS.values())),
+        "part:N", scale=alt.Scale(domain=list(there), range=list(there.values())),
         legend=alt.Legend(orient="top", title=None, labelExpr="datum.label + ' world'", offset=4),
     )  # fmt: skip
 

@@ -102,8 +102,8 @@ def fidelity(logit: Tensor, reward: Tensor, user: Tensor | None = None) -> Fidel
     each = F.binary_cross_entropy_with_logits(logit, reward, reduction="none").double()
     mean = reward.mean().clamp(1e-6, 1 - 1e-6)
     base = F.binary_cross_entropy(mean.expand_as(reward), reward).item()
-    auc, placed = _auc(probability, reward > 0.5)
-    cut = np.array_split(probability.argsort(stable=True).numpy(), BINS)
+    auc, placed = _auc(logit, reward > 0.5)  # not by probability: its rounding breaks ties
+    cut = np.array_split(logit.argsort(stable=True).numpy(), BINS)
     calibration = [_bin(torch.from_numpy(rows), probability, reward) for rows in cut if len(rows)]
     error = sum(abs(own["predicted"] - own["observed"]) * own["rows"] for own in calibration) / len(reward)
     loss = float(each.mean())
@@ -140,7 +140,7 @@ def _bins(bin_of: Tensor, probability: Tensor, reward: Tensor) -> list[dict[str,
 def _cut(level: Tensor) -> Tensor:
     """int64 (n,): which of at most BINS equally large parts by level (n,); equal levels stay together."""
     ordered = level.sort().values
-    edges = ordered[torch.arange(1, BINS) * len(level) // BINS].unique()
+    edges = ordered[torch.arange(1, BINS) * len(level) // BINS]
     return torch.bucketize(level, edges, right=True)
 
 
