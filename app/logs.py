@@ -94,7 +94,7 @@ def _stamp(dataset: str) -> Stamp:
 
 
 def fidelity(dataset: str, options: Mapping[str, Any], fingerprint: str) -> Told | None:
-    """How well the worlds of a dataset predict, if a command or a run has found out; nothing is fitted for it."""
+    """How far the worlds of a dataset can be trusted, if a command or a run has found out; nothing is fitted for it."""
     from engine import run
 
     kept = run.kept_fidelity(fingerprint)
@@ -107,7 +107,8 @@ def fidelity(dataset: str, options: Mapping[str, Any], fingerprint: str) -> Told
     for number, spec in specs.items():
         if {**spec.settings["dataset"], "path": None} == wanted:
             world = (with_world[number].summary or {})["world"]
-            return Told({part: found for part, found in world.items() if found}, f"run {number}")
+            found = {part: own for part, own in world.items() if own}
+            return Told({**found, **kept}, "" if set(found) <= set(kept) else f"run {number}")
     return Told(kept, "") if kept else None
 
 
@@ -135,14 +136,61 @@ def line(frame: pd.DataFrame, column: str) -> tuple[float, float]:
 
 
 def calibration_frame(told: Told) -> pd.DataFrame:
-    """part, predicted, observed, share: a row for each tenth of the held-out rows."""
-    rows = [
-        {"part": part, "predicted": predicted, "observed": observed, "share": share}
-        for part in charts.PARTS
-        if part in told.parts
-        for predicted, observed, share in told.parts[part]["calibration"]
-    ]
-    return pd.DataFrame(rows, columns=["part", "predicted", "observed", "share"])
+    """part, predicted, observed, low, high, rows: a row for each tenth of the held-out rows. Of runs from before there were
+    intervals, low and high are the observed rate itself."""
+    rows = []
+    for part, own in _parts(told):
+        for found in own["calibration"]:
+            if not isinstance(found, Mapping):
+                predicted, observed, share = found
+                found = {"predicted": predicted, "observed": observed, "low": observed, "high": observed}
+                found["rows"] = round(share * own["held_out"])
+            rows.append({"part": part, **found})
+    return pd.DataFrame(rows, columns=["part", "predicted", "observed", "low", "high", "rows"])
+
+
+def popularity_frame(told: Told) -> pd.DataFrame:
+    """part, popularity, predicted, observed, low, high, rows, items: a row for each tenth of the held-out rows, by the item's
+    training exposures. No rows where nobody has measured it."""
+    rows = [{"part": part, **found} for part, own in _parts(told) for found in own.get("popularity") or ()]
+    return pd.DataFrame(rows, columns=["part", "popularity", "predicted", "observed", "low", "high", "rows", "items"])
+
+
+def truth_frame(told: Told) -> pd.DataFrame:
+    """part, popularity, predicted, observed: pairs drawn from all users and items, where the truth is known."""
+    rows = [{"part": part, **found} for part, own in _parts(told) for found in (own.get("truth") or {}).get("popularity", ())]
+    return pd.DataFrame(rows, columns=["part", "popularity", "predicted", "observed"])
+
+
+def shares_frame(told: Told) -> pd.DataFrame:
+    """part, low, high, real, simulated: how many of the users have which share of head items among their positives."""
+    rows = [{"part": part, **found} for part, own in _parts(told) for found in (own.get("users") or {}).get("bins", ())]
+    return pd.DataFrame(rows, columns=["part", "low", "high", "real", "simulated"])
+
+
+def leaning(told: Told) -> list[str]:
+    """A sentence for each world on how its answers to popular and rare items compare with the log's. Markdown."""
+    found = []
+    for part, own in _parts(told):
+        heads = own.get("heads") or {}
+        if {"head", "tail"} <= set(heads):
+            head, tail = heads["head"], heads["tail"]
+            gap, real = head["predicted"] - tail["predicted"], head["observed"] - tail["observed"]
+            told_apart = [kind for kind, row in heads.items() if not row["low"] <= row["predicted"] <= row["high"]]
+            chance = (
+                f"more than chance for {words.listed(f'{kind} items' for kind in told_apart)}"
+                if told_apart
+                else "within chance"
+            )
+            found.append(
+                f"The {part} world answers head items with {head['predicted']:.3f} (log {head['observed']:.3f}) and tail items "
+                f"with {tail['predicted']:.3f} ({tail['observed']:.3f}): a gap of {gap:.3f} for {real:.3f}, {chance}."
+            )
+    return found
+
+
+def _parts(told: Told) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(part, told.parts[part]) for part in charts.PARTS if part in told.parts]
 
 
 def problem_rows(checked: Checked) -> pd.DataFrame:

@@ -64,7 +64,10 @@ def _parser() -> argparse.ArgumentParser:
     fetch.set_defaults(act=_fetch)
     inspect = actions.add_parser("inspect", help="numbers of a dataset")
     inspect.add_argument("name", help="a name, or a path to a .csv or .parquet log")
-    inspect.add_argument("--set", action="append", default=[], metavar="dataset.OPTION=VALUE", dest="sets")
+    inspect.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.OPTION=VALUE", dest="sets",
+        help="dataset.OPTION=VALUE; world.train=fitted holds a world fitted to a generated log against the truth",
+    )  # fmt: skip
     inspect.set_defaults(act=_inspect)
 
     study = commands.add_parser("study", help="a table or figure: its runs, and a page with what they say")
@@ -210,7 +213,28 @@ def _inspect(args: argparse.Namespace) -> int:
     from engine.spec import make, parse_sets
 
     row = inspect(make(dataset=args.name, method="random", settings=parse_sets(args.sets)), say)
-    return _print(args, row, "\n".join(_lines(row)))
+    told = row["fidelity"]
+    lines = _lines({name: value for name, value in row.items() if name != "fidelity"})
+    if told is None:
+        lines.append(
+            "fidelity: its clicks are generated; --set world.train=fitted holds a fitted train world against the truth"
+        )
+    for part, own in (told or {}).items():
+        lines += ["", f"The {part} world, fitted to {row[f'{part}_interactions']} interactions", *_trust(own)]
+    return _print(args, row, "\n".join(lines))
+
+
+def _trust(told: dict[str, Any]) -> list[str]:
+    """A Fidelity for people: single numbers, then a table by predicted probability and one by popularity."""
+    lines = _lines(told)
+    for title, bins in (
+        ("held-out responses by predicted probability", told["calibration"]),
+        ("held-out responses by popularity of the item", told["popularity"]),
+        ("pairs drawn from all users and items, by popularity; observed: the truth", (told["truth"] or {}).get("popularity")),
+    ):
+        if bins:
+            lines += [f"{title}:", _table({str(number): dict(own) for number, own in enumerate(bins, 1)})]
+    return lines
 
 
 def _study(args: argparse.Namespace) -> int:
@@ -264,6 +288,8 @@ def _lines(row: dict[str, Any], prefix: str = "") -> list[str]:
             lines += _lines(value, f"{prefix}{name}.")
         elif not isinstance(value, list | tuple):
             lines.append(f"{prefix}{name}: {_number(value)}")
+        elif len(value) == 2 and all(isinstance(end, float) for end in value):
+            lines.append(f"{prefix}{name}: {_number(value[0])} to {_number(value[1])}")
     return lines
 
 

@@ -31,6 +31,7 @@ SOURCES = (
     "state",
     "purify",
     "world/responses.py",
+    "world/fidelity.py",
 )  # what stage I and fitted worlds are made by
 
 _taken: ContextVar[list[str] | None] = ContextVar("taken", default=None)
@@ -99,12 +100,14 @@ def _note(kind: str) -> None:
         taken.append(kind)
 
 
-def peek(kind: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What `fetch` would return without computing anything, or None."""
-    return checkpoint.read_tensors(_path(kind, key))
+def peek(kind: str, key: Mapping[str, Any], threads: int | None = None) -> dict[str, Any] | None:
+    """What `fetch` would return without computing anything, or None. threads: of the process that asked `fetch`, if not as
+    many as this one's."""
+    return checkpoint.read_tensors(_path(kind, key, threads))
 
 
-def _path(kind: str, key: Mapping[str, Any]) -> Path:
-    full = {**key, "kind": kind, "torch": str(torch.__version__), "threads": torch.get_num_threads(), "source": source_digest()}
+def _path(kind: str, key: Mapping[str, Any], threads: int | None = None) -> Path:
+    threads = threads or torch.get_num_threads()
+    full = {**key, "kind": kind, "torch": str(torch.__version__), "threads": threads, "source": source_digest()}
     name = hashlib.sha256(json.dumps(full, sort_keys=True).encode()).hexdigest()[:24]
     return folder() / f"{kind}-{name}.pt"

@@ -28,7 +28,8 @@ from engine.purify.view import View
 from engine.spec import RunSpec, WorldConfig, check_sizes, from_json
 from engine.state.encoder import mean_of_positives
 from engine.state.stage import Stage
-from engine.world.responses import Fidelity, Fitted, Generated, ResponseModel, fit_responses
+from engine.world.fidelity import Fidelity
+from engine.world.responses import Fitted, Generated, ResponseModel, fit_responses
 from engine.world.simulator import Simulator
 
 PARTS = ("train", "test")  # a dataset's two worlds
@@ -97,7 +98,7 @@ def run(spec: RunSpec, recorder: Recorder, folder: Path) -> Result:
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "device": str(device),
         "world": {
-            name: None if fidelity is None else fidelity.as_dict()
+            name: None if fidelity is None else fidelity.scores()
             for name, fidelity in (("train", train_fidelity), ("test", test_fidelity))
         },
         "spec": asdict(spec),
@@ -148,8 +149,13 @@ def _fitted(data: Data, part: str, watch: Callable[[str, float], None]) -> tuple
     if not len(log):
         raise BadInput(f"dataset {data.name!r} has no {part} rows: every user needs at least 2 interactions")
 
+    def true(users: Tensor, items: Tensor) -> Tensor:
+        logits: Tensor = data.responses[part].logit(users, items[:, None])[:, 0]
+        return logits
+
     def make() -> dict[str, Any]:
-        model = fit_responses(log, torch.Generator().manual_seed(0), lambda done: watch(f"{part} world", done))
+        told = None if data.responses is None else true
+        model = fit_responses(log, torch.Generator().manual_seed(0), lambda done: watch(f"{part} world", done), told)
         assert model.fidelity is not None
         return {"factors": dict(vars(model.factors)), "fidelity": model.fidelity.as_dict()}
 
@@ -160,9 +166,11 @@ def _fitted(data: Data, part: str, watch: Callable[[str, float], None]) -> tuple
     return Fitted(Factors(**kept["factors"]), fidelity), fidelity
 
 
-def kept_fidelity(fingerprint: str) -> dict[str, dict[str, Any]]:
-    """Part → how well its fitted world predicts, for the parts of a dataset whose world some run has fitted already."""
-    kept = {part: cache.peek("responses", _world_key(fingerprint, part)) for part in PARTS}
+def kept_fidelity(fingerprint: str, threads: int = 1) -> dict[str, dict[str, Any]]:
+    """Part → how far its fitted world can be trusted (Fidelity), for the parts of a dataset whose world was fitted already.
+
+    threads: of the run or command that fitted it; 1 is the default of both."""
+    kept = {part: cache.peek("responses", _world_key(fingerprint, part), threads) for part in PARTS}
     return {part: found["fidelity"] for part, found in kept.items() if found is not None}
 
 

@@ -112,25 +112,93 @@ def histogram(values: ArrayLike, title: str, limits: tuple[float, float] | None 
 
 
 def calibration(rows: pd.DataFrame, height: int = 260) -> alt.LayerChart:
-    """Predicted against observed response rates of held-out rows in tenths; dashed: a model that knows how sure it is.
+    """Predicted against observed response rates of held-out rows in tenths, with 95 % intervals; dashed: a model that knows
+    how sure it is.
 
-    rows: part (train or test), predicted, observed, share.
+    rows: part (train or test), predicted, observed, low, high, rows.
     """
-    top = float(max(rows["predicted"].max(), rows["observed"].max(), 0.05)) * 1.05
+    top = float(max(rows["predicted"].max(), rows["high"].max(), 0.05)) * 1.05
     scale = alt.Scale(domain=[0, min(top, 1.0)], nice=False)
     axis = alt.Axis(format=".1f", tickCount=5)
     x = alt.X("predicted:Q", title="Predicted rate", scale=scale, axis=axis)
     y = alt.Y("observed:Q", title="Observed rate", scale=scale, axis=axis)
-    colour = alt.Color(
-        "part:N", scale=alt.Scale(domain=list(PARTS), range=list(PARTS.values())),
-        legend=alt.Legend(orient="top", title=None, labelExpr="datum.label + ' world'", offset=4),
-    )  # fmt: skip
-    tooltip = [
-        alt.Tooltip("part:N", title="world"), alt.Tooltip("predicted:Q", format=".3f"), alt.Tooltip("observed:Q", format=".3f"),
-        alt.Tooltip("share:Q", title="of the rows", format=".0%"),
-    ]  # fmt: skip
     ends = alt.Chart(pd.DataFrame({"predicted": [0.0, 1.0], "observed": [0.0, 1.0]}))
     level = ends.mark_line(color=colours.INK, strokeDash=[4, 4], strokeWidth=1.5, clip=True).encode(x=x, y=y)
-    base = alt.Chart(rows).encode(x=x, y=y, color=colour)
-    line, dots = base.mark_line(strokeWidth=2), base.mark_circle(size=70, opacity=1).encode(tooltip=tooltip)
-    return layered(level, line, dots).properties(height=height)
+    base = alt.Chart(rows).encode(x=x, color=_part(rows))
+    reach = base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title="Observed rate", scale=scale), y2="high:Q")
+    line, dots = base.mark_line(strokeWidth=2).encode(y=y), base.mark_circle(size=60, opacity=1).encode(y=y, tooltip=_tooltip())
+    return layered(level, reach, line, dots).properties(height=height)
+
+
+def by_popularity(rows: pd.DataFrame, title: str = "Response rate", height: int = 260) -> alt.LayerChart:
+    """Response rates by popularity: dots for what was observed, with 95 % intervals where there are any; lines for what a
+    fitted world answers to the same.
+
+    rows: part, popularity (exposures in the training log), predicted, observed, and where known low, high, rows, items.
+    """
+    intervals = "low" in rows
+    columns = ["predicted", "observed", *(["high"] if intervals else [])]
+    scale = alt.Scale(domain=[0, min(float(rows[columns].to_numpy().max()) * 1.1, 1.0)], nice=False)
+    most = float(rows["popularity"].max())
+    x = alt.X(
+        "popularity:Q", title="Training exposures of the item",
+        scale=alt.Scale(type="symlog", domain=[0, most * 1.1], nice=False),
+        axis=alt.Axis(values=decades(most), grid=False, labelExpr=THOUSANDS, labelFlush=False, labelOverlap=False),
+    )  # fmt: skip
+    axis = alt.Axis(format=".1f", tickCount=5)
+    base = alt.Chart(rows).encode(x=x, color=_part(rows))
+    line = base.mark_line(strokeWidth=2).encode(y=alt.Y("predicted:Q", title=title, scale=scale, axis=axis))
+    dots = base.mark_circle(size=60, opacity=1).encode(
+        y=alt.Y("observed:Q", title=title, scale=scale, axis=axis), tooltip=_tooltip("popularity", intervals)
+    )
+    if not intervals:
+        return layered(line, dots).properties(height=height)
+    reach = base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q")
+    return layered(line, reach, dots).properties(height=height)
+
+
+def shares(rows: pd.DataFrame, height: int = 260) -> alt.LayerChart:
+    """How many users have which share of popular items among their positives: dots for the log, steps for simulated answers.
+
+    rows: part, low, high, real, simulated (shares of the users).
+    """
+    top = float(rows[["real", "simulated"]].to_numpy().max()) * 1.1
+    scale = alt.Scale(domain=[0, max(top, 1e-3)], nice=False)
+    middle = rows.assign(middle=(rows["low"] + rows["high"]) / 2)
+    x = alt.X(
+        "middle:Q", title="Head items among a user's positives", scale=alt.Scale(domain=[0, 1]),
+        axis=alt.Axis(format=".0%", tickCount=5, grid=False, labelFlush=False),
+    )  # fmt: skip
+    axis = alt.Axis(format=".0%", tickCount=4)
+    tooltip = [
+        alt.Tooltip("part:N", title="world"), alt.Tooltip("low:Q", title="from", format=".0%"),
+        alt.Tooltip("high:Q", title="to", format=".0%"), alt.Tooltip("real:Q", title="in the log", format=".1%"),
+        alt.Tooltip("simulated:Q", format=".1%"),
+    ]  # fmt: skip
+    base = alt.Chart(middle).encode(x=x, color=_part(rows))
+    steps = base.mark_line(strokeWidth=2, interpolate="step").encode(
+        y=alt.Y("simulated:Q", title="Users", scale=scale, axis=axis)
+    )
+    dots = base.mark_circle(size=60, opacity=1).encode(
+        y=alt.Y("real:Q", title="Users", scale=scale, axis=axis), tooltip=tooltip
+    )
+    return layered(steps, dots).properties(height=height)
+
+
+def _part(rows: pd.DataFrame) -> alt.Color:
+    there = {part: colour for part, colour in PARTS.items() if part in set(rows["part"])}
+    return alt.Color(
+        "part:N", scale=alt.Scale(domain=list(there), range=list(there.values())),
+        legend=alt.Legend(orient="top", title=None, labelExpr="datum.label + ' world'", offset=4),
+    )  # fmt: skip
+
+
+def _tooltip(first: str = "", intervals: bool = True) -> list[alt.Tooltip]:
+    told = [alt.Tooltip("part:N", title="world")]
+    if first:
+        told.append(alt.Tooltip(f"{first}:Q", title="exposures of an item", format=",.0f"))
+    told += [alt.Tooltip("predicted:Q", format=".3f"), alt.Tooltip("observed:Q", format=".3f")]
+    if intervals:
+        told += [alt.Tooltip(f"{end}:Q", title=f"95 % {end}", format=".3f") for end in ("low", "high")]
+        told.append(alt.Tooltip("rows:Q", title="held-out rows", format=",.0f"))
+    return told

@@ -51,8 +51,7 @@ def show() -> None:
     _numbers(found, link)
     _popularity(found)
     _spread(found)
-    if found.fitted:
-        _worlds(dataset, options, found)
+    _worlds(dataset, options, found)
 
 
 def _absent() -> None:
@@ -216,43 +215,94 @@ def _spread(found: Overview) -> None:
 
 
 def _worlds(dataset: str, options: dict[str, Any], found: Overview) -> None:
-    st.subheader("How well fitted worlds predict it")
+    st.subheader("How far worlds on it can be trusted")
     told = logs.fidelity(dataset, options, found.fingerprint)
-    if told is None:
+    if not found.fitted:
         st.markdown(
-            "A log says nothing of pairs that were not shown, so runs fit a model of responses to it. None has been fitted "
-            "yet: the first run on this dataset does, or this command, which also prints how good they are:"
+            "Worlds on this platform answer by the truth that generated the log, so there is nothing to measure. A train world "
+            "that is fitted to the log all the same (`world.train = fitted`, as for a real log) "
+            + ("is held against that truth here:" if told else "is held against that truth by this command:")
         )
-        command = f"python -m engine data inspect {shlex.quote(dataset)}"
-        more = "".join(f" --set dataset.{name}={value:g}" for name, value in options.items() if value is not None)
-        st.code(command + more, language="bash", wrap_lines=True)
+    if told is None:
+        if found.fitted:
+            st.markdown(
+                "A log says nothing of pairs that were not shown, so runs fit a model of responses to it. None has been fitted "
+                "yet: the first run on this dataset does, or this command, which also prints how good they are:"
+            )
+        _command(dataset, options, found)
         return
-    grid = st.grid(2, min_column_width=330, gap=("small", "large"))
+    popularity, users, truth = logs.popularity_frame(told), logs.shares_frame(told), logs.truth_frame(told)
+    grid = st.grid(3 if len(popularity) else 2, min_column_width=270, gap=("small", "large"))
     with grid.cell():
+        st.markdown("**Are its probabilities rates?**")
         st.altair_chart(
             charts.calibration(logs.calibration_frame(told)), width="stretch", key="data_calibration",
-            alt="Predicted against observed response rates",
+            alt="Predicted against observed response rates of held-out rows",
         )  # fmt: skip
-    with grid.cell():
-        rows = [
-            {
-                "World": part,
-                "AUC": own["auc"],
-                "Log-loss": own["log_loss"],
-                "of the mean": own["log_loss_of_the_mean"],
-                "Calibration error": own["calibration_error"],
-                "Held-out rows": own["held_out"],
-            }
-            for part, own in told.parts.items()
-        ]
-        number = st.column_config.NumberColumn(format="%.3f")
-        shown = dict.fromkeys(("AUC", "Log-loss", "of the mean", "Calibration error"), number)
-        st.dataframe(rows, hide_index=True, width="stretch", column_config=shown, alt="Fidelity of the fitted worlds")
-        source = f" From {told.source}." if told.source else ""
-        st.caption(
-            "Measured on rows that neither the fit nor the choice of its options has seen. A log-loss below that of the mean "
-            f"says that the model knows people apart; on the dashed line it also knows how sure it is.{source}"
+    if len(popularity):
+        with grid.cell():
+            st.markdown("**Are popular items answered as in the log?**")
+            st.altair_chart(
+                charts.by_popularity(popularity), width="stretch", key="data_by_popularity",
+                alt="Observed and simulated response rates of held-out rows by popularity",
+            )  # fmt: skip
+    if len(users):
+        with grid.cell():
+            st.markdown("**Do users differ as in the log?**")
+            st.altair_chart(
+                charts.shares(users), width="stretch", key="data_shares",
+                alt="Users by the share of head items among their positives, in the log and simulated",
+            )  # fmt: skip
+    if len(truth):
+        with grid.cell():
+            st.markdown("**And where nobody was shown anything?**")
+            st.altair_chart(
+                charts.by_popularity(truth, "True rate, fitted rate"), width="stretch", key="data_truth",
+                alt="True and fitted response rates by popularity over all pairs",
+            )  # fmt: skip
+    rows = [
+        {
+            "World": part,
+            "AUC": own["auc"],
+            "Log-loss": own["log_loss"],
+            "of the mean": own["log_loss_of_the_mean"],
+            "Calibration error": own["calibration_error"],
+            "Held-out rows": own["held_out"],
+        }
+        for part, own in told.parts.items()
+    ]
+    number = st.column_config.NumberColumn(format="%.3f")
+    shown = dict.fromkeys(("AUC", "Log-loss", "of the mean", "Calibration error"), number)
+    st.dataframe(rows, hide_index=True, width="stretch", column_config=shown, alt="Fidelity of the fitted worlds")
+    source = f" From {told.source}." if told.source else ""
+    said = [
+        "Dots: held-out rows, which neither the fit nor the choice of its options has seen, with 95 % intervals; lines: what "
+        "the world answers to the same. A log-loss below that of the mean says that the model knows people apart; on the "
+        f"dashed line it also knows how sure it is.{source}",
+        *logs.leaning(told),
+    ]
+    if len(users):
+        said.append(
+            "Users: all rows of the log, most of them fitted to, so agreement is the least to ask; head items among a user's "
+            "positives, simulated answers as steps."
         )
+    for own in told.parts.values():
+        if own.get("truth"):
+            near, far = own["truth"]["exposures"], own["truth"]["anywhere"]
+            said.append(
+                f"Against the truth: a probability is wrong by {near['error']:.3f} where the feed went and by "
+                f"{far['error']:.3f} over all pairs, where it is also {_signed(far['bias'])} on average."
+            )
+    st.caption(" ".join(said))
+    if not len(popularity):
+        st.markdown("By popularity and by user this command measures them:")
+        _command(dataset, options, found)
+
+
+def _command(dataset: str, options: dict[str, Any], found: Overview) -> None:
+    command = f"python -m engine data inspect {shlex.quote(dataset)}"
+    more = "".join(f" --set dataset.{name}={value:g}" for name, value in options.items() if value is not None)
+    st.code(command + more + ("" if found.fitted else " --set world.train=fitted"), language="bash", wrap_lines=True)
 
 
 def _signed(value: float) -> str:

@@ -6,10 +6,9 @@ A `ResponseModel` is shared and never changes; `session(users)` gives the part t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch import Tensor
 from engine.contracts import Dataset
 from engine.data.synthetic import ClickModel
 from engine.factors import Factors, factorise
+from engine.world.fidelity import Fidelity, Logit, measured
 
 RECENT = 0.8  # how much of the shown categories is remembered from one step to the next
 
@@ -109,21 +109,6 @@ class _GeneratedSession:
         self.profile, self.memory = self.profile[rows], self.memory[rows]
 
 
-@dataclass(frozen=True)
-class Fidelity:
-    """How well a fitted model predicts responses that it has not seen. calibration: (predicted, observed, share) by decile."""
-
-    log_loss: float
-    log_loss_of_the_mean: float
-    auc: float | None
-    calibration_error: float
-    calibration: tuple[tuple[float, float, float], ...]
-    held_out: int
-
-    def as_dict(self) -> dict[str, Any]:
-        return dict(vars(self))
-
-
 class Fitted:
     """Logistic matrix factorisation of a log: users do not change while they are shown slates."""
 
@@ -166,10 +151,16 @@ HELD_OUT = 0.1
 WIDTHS, DECAYS = (4, 8, 16), (2.0, 8.0, 32.0)
 
 
-def fit_responses(log: Dataset, generator: torch.Generator, watch: Callable[[float], None] = lambda _: None) -> Fitted:
+def fit_responses(
+    log: Dataset,
+    generator: torch.Generator,
+    watch: Callable[[float], None] = lambda _: None,
+    truth: Logit | None = None,
+) -> Fitted:
     """A response model of a log: nine factorisations, the one with the best log-loss on a tenth of the rows is kept.
 
-    A second tenth, seen by neither the fit nor the choice, gives the reported fidelity.
+    A second tenth, seen by neither the fit nor the choice, gives the reported fidelity, also beside the `truth` where it is
+    known; nothing that is fitted depends on that.
     """
     order = torch.randperm(len(log), generator=generator)
     tenth = max(1, int(HELD_OUT * len(log)))
@@ -190,25 +181,4 @@ def fit_responses(log: Dataset, generator: torch.Generator, watch: Callable[[flo
         if best is None or loss < best[0]:
             best = (loss, factors)
     assert best is not None
-    return Fitted(best[1], fidelity(best[1].logit(log.user[report], log.item[report]), log.reward[report]))
-
-
-def fidelity(logit: Tensor, reward: Tensor) -> Fidelity:
-    """Held-out log-loss, AUC and calibration of predicted logits (n,) against responses (n,) in [0, 1]."""
-    from sklearn.metrics import roc_auc_score
-
-    probability = torch.sigmoid(logit)
-    loss = F.binary_cross_entropy_with_logits(logit, reward).item()
-    mean = reward.mean().clamp(1e-6, 1 - 1e-6)
-    base = F.binary_cross_entropy(mean.expand_as(reward), reward).item()
-    positive = reward > 0.5
-    both = bool(positive.any()) and not bool(positive.all())
-    auc = float(roc_auc_score(positive.numpy(), probability.numpy())) if both else None
-    order = probability.argsort()
-    cells = [part for part in np.array_split(order.numpy(), 10) if len(part)]
-    table = tuple(
-        (probability[part].mean().item(), reward[part].mean().item(), len(part) / len(reward))
-        for part in map(torch.as_tensor, cells)
-    )
-    error = sum(abs(predicted - observed) * share for predicted, observed, share in table)
-    return Fidelity(loss, base, auc, error, table, len(reward))
+    return Fitted(best[1], measured(best[1].logit, log, report, generator, truth))

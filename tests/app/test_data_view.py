@@ -17,6 +17,7 @@ from app import logs
 from app.charts import colours, dataset
 from app.logs import Told
 from conftest import Page
+from engine import run
 from engine.data import fetch, movielens, own
 from engine.options import BadInput
 from engine.spec import make
@@ -262,12 +263,118 @@ def test_histograms_count_everybody_once() -> None:
     assert [(row["low"], row["users"]) for row in rows] == [(2.5, 2), (3.5, 0), (4.5, 1)]
 
 
+def bins(*observed: float, **more: float) -> list[dict[str, float]]:
+    """Bins of held-out rows whose predictions are 0.05 too high."""
+    return [
+        {"predicted": own + 0.05, "observed": own, "low": own - 0.1, "high": own + 0.1, "rows": 50, **more} for own in observed
+    ]
+
+
+def measured(**more: object) -> dict[str, object]:
+    """What a fidelity looks like once everything was measured."""
+    heads = {"head": bins(0.64)[0], "tail": {**bins(0.4)[0], "predicted": 0.55}}
+    spread = {"bins": [{"low": 0.0, "high": 0.5, "real": 0.3, "simulated": 0.4},
+                       {"low": 0.5, "high": 1.0, "real": 0.7, "simulated": 0.6}]}  # fmt: skip
+    popularity = [{**own, "popularity": 10.0**place, "items": 5} for place, own in enumerate(bins(0.3, 0.5))]
+    scores = {"auc": 0.777, "log_loss": 0.55, "log_loss_of_the_mean": 0.69, "calibration_error": 0.07, "held_out": 100}
+    whole = {"calibration": bins(0.2, 0.6), "popularity": popularity, "heads": heads, "users": spread, "truth": None}
+    return {**scores, **whole, **more}
+
+
 def test_calibration_shows_both_worlds_against_the_diagonal() -> None:
-    table = {"calibration": ((0.1, 0.2, 0.5), (0.6, 0.5, 0.5))}
-    frame = logs.calibration_frame(Told({"train": table, "test": table}, ""))
+    own = measured()
+    frame = logs.calibration_frame(Told({"train": own, "test": own}, ""))
     assert frame["part"].tolist() == ["train", "train", "test", "test"]
     spec_ = dataset.calibration(frame).to_dict()
-    assert marks(spec_) == ["line", "line", "circle"]
+    assert marks(spec_) == ["line", "rule", "line", "circle"]
     assert spec_["layer"][0]["mark"]["clip"]
     assert {"Predicted rate", "Observed rate"} <= set(texts(spec_))
-    assert len(logs.calibration_frame(Told({"test": table}, ""))) == 2
+    assert (spec_["layer"][1]["encoding"]["y"]["field"], spec_["layer"][1]["encoding"]["y2"]["field"]) == ("low", "high")
+    assert len(logs.calibration_frame(Told({"test": own}, ""))) == 2
+
+
+def test_runs_from_before_there_were_intervals_are_still_drawn() -> None:
+    table = {"calibration": ((0.1, 0.2, 0.5), (0.6, 0.5, 0.5)), "held_out": 200}
+    told = Told({"train": table, "test": table}, "run 1")
+    frame = logs.calibration_frame(told)
+    assert frame["rows"].tolist() == [100] * 4
+    assert (frame["low"] == frame["observed"]).all()
+    assert marks(dataset.calibration(frame).to_dict()) == ["line", "rule", "line", "circle"]
+    assert not len(logs.popularity_frame(told)) + len(logs.shares_frame(told)) + len(logs.truth_frame(told))
+    assert logs.leaning(told) == []
+
+
+def test_popularity_shows_the_log_with_intervals_and_the_world_as_a_line() -> None:
+    told = Told({"train": measured(), "test": measured()}, "")
+    frame = logs.popularity_frame(told)
+    assert frame["popularity"].tolist() == [1, 10, 1, 10]
+    spec_ = dataset.by_popularity(frame).to_dict()
+    assert marks(spec_) == ["line", "rule", "circle"]
+    assert [layer["encoding"]["y"]["field"] for layer in spec_["layer"]] == ["predicted", "low", "observed"]
+    assert spec_["layer"][0]["encoding"]["x"]["scale"]["type"] == "symlog"
+    colour = spec_["layer"][2]["encoding"]["color"]["scale"]
+    assert dict(zip(colour["domain"], colour["range"], strict=True)) == dataset.PARTS
+    truth = {"popularity": [{"popularity": 3.0, "predicted": 0.2, "observed": 0.1}]}
+    known = logs.truth_frame(Told({"train": measured(truth=truth)}, ""))
+    assert marks(dataset.by_popularity(known, "True rate, fitted rate").to_dict()) == ["line", "circle"], (
+        "a truth has no interval"
+    )
+
+
+def test_shares_of_users_are_dots_for_the_log_and_steps_for_the_world() -> None:
+    frame = logs.shares_frame(Told({"test": measured()}, ""))
+    assert frame["real"].tolist() == [0.3, 0.7]
+    spec_ = dataset.shares(frame).to_dict()
+    assert marks(spec_) == ["line", "circle"]
+    assert spec_["layer"][0]["mark"]["interpolate"] == "step"
+    assert [layer["encoding"]["y"]["field"] for layer in spec_["layer"]] == ["simulated", "real"]
+    assert [row["middle"] for row in spec_["datasets"][spec_["data"]["name"]]] == [0.25, 0.75]
+
+
+def test_a_sentence_says_how_popular_and_rare_items_are_answered() -> None:
+    (said,) = logs.leaning(Told({"train": measured()}, ""))
+    assert "head items with 0.690 (log 0.640) and tail items with 0.550 (0.400): a gap of 0.140 for 0.240" in said
+    assert said.endswith("more than chance for tail items.")
+    close = measured(heads={"head": bins(0.64)[0], "tail": bins(0.4)[0]})
+    assert logs.leaning(Told({"train": close}, ""))[0].endswith("within chance.")
+
+
+# Worlds that were measured
+
+
+def test_a_measured_world_is_drawn_and_an_older_run_says_how_to_measure_it(
+    lab: Store, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "log.csv").write_text(GOOD)
+    path = str(tmp_path / "log.csv")
+    older = {"calibration": [[0.2, 0.25, 0.5], [0.8, 0.7, 0.5]], "auc": 0.777, "log_loss": 0.5, "log_loss_of_the_mean": 0.6,
+             "calibration_error": 0.07, "held_out": 50}  # fmt: skip
+    add(lab, make(dataset=path, method="random", settings={"world": {"slate": 2, "max_len": 3}}),
+        summary=result(0.5, world={"train": older, "test": older}))  # fmt: skip
+    test = page("data", data=OWN, own=path)
+    assert test.code[0].value == f"python -m engine data inspect {path}"
+    assert "By popularity and by user this command measures them" in words(test)
+    assert "Do users differ" not in words(test)
+    monkeypatch.setattr(run, "kept_fidelity", lambda fingerprint: {"train": measured(), "test": measured()})
+    test.run()
+    said = words(test)
+    assert "Are popular items answered as in the log?" in said
+    assert "Do users differ as in the log?" in said
+    assert "nobody was shown" not in said, "there is no truth to be held against"
+    assert said.count("a gap of 0.140 for 0.240") == 2
+    assert not test.code
+
+
+def test_a_generated_platform_is_held_against_its_truth(lab: Store, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    test = page("data")
+    assert "so there is nothing to measure" in words(test)
+    assert [code.value for code in test.code] == ["python -m engine data inspect synthetic --set world.train=fitted"]
+    near = {"error": 0.081, "bias": 0.001, "r": 0.9}
+    truth = {"exposures": near, "anywhere": {**near, "error": 0.123, "bias": -0.045}}
+    truth["popularity"] = [{"popularity": 3.0, "predicted": 0.2, "observed": 0.1}]  # type: ignore[assignment]
+    monkeypatch.setattr(run, "kept_fidelity", lambda fingerprint: {"train": measured(truth=truth)})
+    test.run()
+    said = words(test)
+    assert "wrong by 0.081 where the feed went and by 0.123 over all pairs, where it is also −0.045 on average" in said
+    assert "And where nobody was shown anything?" in said
+    assert not test.code

@@ -18,10 +18,11 @@ import torch
 from engine import run
 from engine.contracts import Data
 from engine.data import fetch, movielens, table
-from engine.data.split import by_time
+from engine.data.split import _by_user_and_time, by_time
 from engine.factors import Factors
 from engine.options import BadInput
-from engine.world.responses import Fitted, fidelity, fit_responses
+from engine.world.fidelity import fidelity
+from engine.world.responses import Fitted, fit_responses
 from small import small_spec
 
 
@@ -67,6 +68,37 @@ def test_randomised_rows_are_halved_by_time_and_never_in_both() -> None:
     assert data.train.item.tolist() == [0, 1, 2, 3]
     assert data.train.randomised is not None
     assert data.train.randomised.tolist() == [False, True, False, True]
+
+
+def test_random_exposures_debias_or_judge_but_never_both(tmp_path: Path) -> None:
+    """From a file, many users, times that tie: the later half of the random rows alone is the test world's log."""
+    generator = np.random.default_rng(5)
+    n = 4000
+    frame = pd.DataFrame({"user": generator.integers(60, size=n), "item": np.arange(n), "reward": 1})
+    frame["time"], frame["randomised"] = generator.integers(300, size=n), generator.random(n) < 0.3
+    frame.to_parquet(tmp_path / "log.parquet")
+    data = table.load(table.Config(path=str(tmp_path / "log.parquet")))
+    number = np.array([int(title.split()[1]) for title in data.train.items.titles])
+    train, test = (set(number[log.item.numpy()]) for log in (data.train, data.test))
+    random = frame[frame["randomised"]]
+    assert not train & test
+    assert test <= set(random["item"])
+    assert train & set(random["item"]) == set(random["item"]) - test
+    assert abs(len(test) - len(random) / 2) <= 0.5
+    assert frame["time"][sorted(test)].min() >= frame["time"][sorted(train & set(random["item"]))].max()
+    assert set(number[data.test_start.item.numpy()]) == train, "what a test session knows of a user is the training log"
+    assert set(number[data.train_start.item.numpy()]) < train
+    assert data.train.items.popularity.sum() == len(train), "heads are counted on the training log"
+    rest = set(frame["item"]) - set(random["item"])
+    halves = [own["item"][: (len(own) + 1) // 2] for _, own in frame.sort_values("time", kind="stable").groupby("user")]
+    assert train & rest == set(pd.concat(halves)) & rest, "of other rows each user's earlier half"
+
+
+@pytest.mark.parametrize("span", [1, 50, 2**61])
+def test_rows_are_ordered_by_user_then_time_and_keep_their_order(span: int) -> None:
+    generator = np.random.default_rng(span % 7)
+    user, time = generator.integers(40, size=3000), generator.integers(-span, span, size=3000)
+    assert (_by_user_and_time(user, time) == np.lexsort((np.arange(3000), time, user))).all()
 
 
 def write(path: Path, text: str) -> table.Config:

@@ -85,6 +85,7 @@ def test_only_the_first_problems_are_listed_and_all_are_counted(tmp_path: Path) 
         (HEADER + "a,x,1,1\nb,y,1,2\n", "has one row for each user"),
         (HEADER + "a,x,1,1\nb,y,1,1e300\na,y,1,2\n", "time in line 3 is '1e300'"),
         (HEADER.strip() + ",randomised\na,x,1,1,0\nb,y,1,2,maybe\na,y,1,2,1\n", "randomised in line 3 is 'maybe'"),
+        (HEADER.strip() + ",randomised\na,x,1,1,0\nb,y,1,2,0\na,y,1,2,1\n", "the log has 1 randomised row: the later half"),
     ],
 )
 def test_problems_of_whole_columns_and_files(tmp_path: Path, text: str, sentence: str) -> None:
@@ -161,6 +162,96 @@ def test_items_files_are_checked_too(tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text("item,tags\n" + many)
     with pytest.raises(BadInput, match="has 1800 different tags: it must have 1000 or less"):
         checked(tmp_path, GOOD)
+
+
+# Large logs are read in blocks, and in two ways
+
+
+MESSY = (
+    "a,x,0.5,1\n b ,y,1,2\nb,x,0,3\n,y,1,4\nc,é,nan,5\na,y,2,soon\nnull,x,1,7\nc,x,1e-1,8\n"
+    + f"a,{'z' * 300},1,9\n"
+    + "b,y,0.25,10\n"
+)
+CLEAN = "a,x,0.5,1\n b ,y,1,2\nb,x,0,3\nc,é,0.1,5\na,y,1,6.5\nc,x,1e-1,8\nb,😀,0.25,10\nc,y,1,2\n"
+
+
+def same(a: Data, b: Data) -> bool:
+    """Whether two datasets hold the same rows, names and fingerprint."""
+    pairs = [(getattr(a, part), getattr(b, part)) for part in ("train", "test", "train_start", "test_start")]
+    columns = ("user", "item", "reward", "time")
+    rows = all(torch.equal(getattr(x, name), getattr(y, name)) for x, y in pairs for name in columns)
+    return rows and a.train.items.titles == b.train.items.titles and a.fingerprint == b.fingerprint
+
+
+@pytest.mark.parametrize("block", [1, 3])
+def test_blocks_change_nothing_that_is_said_of_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    whole = checked(tmp_path, HEADER + MESSY)
+    assert len(whole.problems) == 6
+    monkeypatch.setattr(table, "BLOCK", block)
+    parts = checked(tmp_path, HEADER + MESSY)
+    assert parts.problems == whole.problems
+    assert parts.preview.equals(whole.preview)
+    assert (parts.rows, parts.users, parts.items, parts.wrong_rows) == (whole.rows, whole.users, whole.items, 5)
+    assert "user in line 5 is missing (2 such rows)" in [problem.sentence for problem in parts.problems], "counted over blocks"
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("times", ["numbers", "dates"])
+def test_blocks_change_nothing_that_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, times: str) -> None:
+    generator = np.random.default_rng(3)
+    seconds = generator.integers(1_700_000_000, 1_700_000_050, 200)
+    frame = pd.DataFrame({"user": generator.integers(9, size=200), "item": generator.choice(list("zyxé"), 200)})
+    frame["reward"] = generator.choice([0, 0.1, 1 / 3, 1], 200)
+    frame["time"] = seconds if times == "numbers" else pd.to_datetime(seconds, unit="s").strftime("%Y-%m-%dT%H:%M:%S")
+    path = tmp_path / f"log.{ending}"
+    frame.to_parquet(path) if ending == "parquet" else frame.to_csv(path, index=False)
+    whole = table.load(Config(path=str(path)))
+    assert whole.train.time.max() <= 1_700_000_050
+    monkeypatch.setattr(table, "BLOCK", 7)
+    assert same(table.load(Config(path=str(path))), whole)
+
+
+def test_a_plain_file_is_read_as_carefully_as_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files without quotes are taken apart by another reader: what comes out must not tell which one it was."""
+    path = tmp_path / "log.csv"
+    path.write_text(HEADER + CLEAN)
+    assert table._is_plain(path)
+    plain = table.load(Config(path=str(path)))
+    with monkeypatch.context() as other:
+        other.setattr(table, "_is_plain", lambda path: False)
+        assert same(table.load(Config(path=str(path))), plain)
+    monkeypatch.setattr(table, "_aligned", lambda *_: pytest.fail("the slow way"))
+    assert same(table.load(Config(path=str(path))), plain)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"user","item","reward","time"\n"a","x",1,1\n"a","y",0,2\n"b","x",1,1\n',
+        "user,item,reward,time\r\na,x,1,1\r\na,y,0,2\r\nb,x,1,1\r\n",
+        "user,item,reward,time\ra,x,1,1\ra,y,0,2\rb,x,1,1\r",
+        "\ufeffuser,item,reward,time\na,x,1,1\na,y,0,2\nb,x,1,1",
+        'note,time,user,item,reward\n,1,a,x,1\n"one, two",2,a,y,0\nq,1,b,x,1\n',
+    ],
+)
+def test_the_same_rows_however_they_are_written(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(text, newline="")
+    data = table.load(Config(path=str(path)))
+    assert data.train.items.titles == ("item x", "item y")
+    assert (data.train.user.tolist(), data.train.item.tolist(), data.train.reward.tolist()) == ([0, 1], [0, 0], [1, 1])
+    assert (data.test.item.tolist(), data.test.reward.tolist()) == ([1], [0])
+
+
+def test_a_slip_far_down_is_found_in_a_plain_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "BLOCK", 2)
+    rows = [f"u{row % 3},i{row % 4},1,{row}" for row in range(40)]
+    with pytest.raises(BadInput, match=r"cannot be read as csv: .*line 31, saw 5"):
+        checked(tmp_path, HEADER + "\n".join([*rows[:29], "u1,i1,1,2,9", *rows[30:]]))
+    found = checked(tmp_path, HEADER + "\n".join([*rows[:29], "u1,i1,1", "", *rows[31:]]))
+    assert [(problem.where, problem.column) for problem in found.problems][:3] == [
+        ("line 31", "time"), ("line 32", "user"), ("line 32", "item"),
+    ]  # fmt: skip
 
 
 # What is kept
