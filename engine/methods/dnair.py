@@ -51,9 +51,7 @@ class Config(ReplayConfig):
 
     learning_rate: float = option(1e-3, "Adam's step size", above=0, high=1, source="tuned; port 1e-4")
     gamma: float = option(0.5, "discount per step", low=0, high=1, source="tuned; authors' code 0.9")
-    novelty: float = option(
-        0.03, "weight of novelty in the reward", low=0, high=100, source="tuned; authors' code 0.4"
-    )
+    novelty: float = option(0.03, "weight of novelty in the reward", low=0, high=100, source="tuned; authors' code 0.4")
     target_rate: float = option(0.01, "how fast the target network follows", above=0, high=1, source="authors' code")
     explore: str = option(
         "plackett_luce",
