@@ -234,9 +234,10 @@ def inspect(spec: RunSpec, say: Say = lambda _: None) -> dict[str, Any]:
     """Numbers of a dataset's whole log, and how well fitted response models predict held-out rows of its two logs."""
     data = load_data(spec)
     row: dict[str, Any] = {**overview(data).row, "fidelity": None}
-    if data.responses is None:
+    to_fit = [part for part in PARTS if part not in (data.responses or {})]
+    if to_fit:
         row["fidelity"] = {}
-        for part in PARTS:
+        for part in to_fit:
             say(f"fitting the {part} world")
             _, fidelity = make_world(spec, data, part)
             assert fidelity is not None
