@@ -487,7 +487,11 @@ def test_parsed_once_and_again_when_a_file_changes(rec_files: Path, tmp_path: Pa
     assert torch.equal(again.train.item, first.train.item)
     monkeypatch.setattr(bundle, "read_csv", real)
     added(folder / kuairec.BIG, "79,119,1,1,x,1,1593999999,0.125")
-    assert kuairec.load(kuairec.Config(path=str(folder))).fingerprint != first.fingerprint
+    second = kuairec.load(kuairec.Config(path=str(folder)))
+    assert second.fingerprint != first.fingerprint
+    edited(folder / kuairec.BIG, REC.rows + 2, "79,119,1,1,x,1,1593999999,0.625")  # of the same size, at another time
+    os.utime(folder / kuairec.BIG, ns=(1, 1))
+    assert kuairec.load(kuairec.Config(path=str(folder))).fingerprint != second.fingerprint
 
 
 # The test world of KuaiRec
