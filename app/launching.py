@@ -198,12 +198,11 @@ def command(spec: RunSpec, name: str = "", tags: Iterable[str] = ()) -> str:
 
 def changes(spec: RunSpec) -> dict[str, dict[str, Any]]:
     """Section → the options that are not at their default. The path of a log is the dataset itself and left out."""
-    found = {}
+    found, itself = {}, catalog.is_path(spec.dataset)
     for section, values in spec.settings.items():
         defaults = asdict(config_class(spec, section)())
-        own = {
-            name: value for name, value in values.items() if value != defaults[name] and (section, name) != ("dataset", "path")
-        }
+        left_out = ("path",) if section == "dataset" and itself else ()
+        own = {name: value for name, value in values.items() if value != defaults[name] and name not in left_out}
         if own:
             found[section] = own
     return found

@@ -13,6 +13,8 @@ from app.charts import compare
 from app.charts.style import legend, style
 from app.measures import MEASURES
 from app.results import Group
+from engine import catalog
+from engine.data import FETCHED, fetch
 
 if TYPE_CHECKING:
     from engine.spec import RunSpec
@@ -31,6 +33,23 @@ def comparison(groups: Sequence[Group], measures: Sequence[str], key: str) -> No
         frame = pd.DataFrame([{"series": title, "mean": own.mean, "std": own.std, "n": own.n} for title, own in rows])
         chart = compare.bars(frame, MEASURES[name], of)
         grid.altair_chart(chart, width="stretch", key=f"{key}_{name}", alt=MEASURES[name].axis)
+
+
+def absent(dataset: str) -> bool:
+    """Whether the files of a dataset are not on this machine; says how to get them if so. Nothing is fetched by looking."""
+    if dataset not in FETCHED:
+        return False
+    module, folder = catalog.find("datasets", dataset), fetch.data_folder() / dataset
+    if module.present(folder):
+        return False
+    title = words.plain(words.dataset_title(dataset))
+    st.info(
+        f"{title} is not on this machine yet. This gets it ({module.SIZE}, checked by its content); then reload the page:",
+        icon=":material/download:",
+    )
+    st.code(f"python -m engine data fetch {dataset}", language="bash")
+    st.caption(words.plain(f"Where this machine is offline: {module.MANUAL} {folder}."))
+    return True
 
 
 def expectation(made: Sequence[RunSpec], seconds: Mapping[str, float | None]) -> str:

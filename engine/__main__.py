@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.arguments import Parser, add_spec_options, guarded, say, seeds_of, spec_from
+from engine.data import FETCHED
 from engine.options import BadInput, Diverged, Stopped
 
 
@@ -59,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", help="fetch or inspect a dataset")
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
     fetch = actions.add_parser("fetch", help="get a dataset's files")
-    fetch.add_argument("name", choices=("ml-100k",))
+    fetch.add_argument("name", choices=FETCHED)
     fetch.add_argument("--to", type=Path, help="folder (default DATA_DIR, else data/)")
     fetch.set_defaults(act=_fetch)
     inspect = actions.add_parser("inspect", help="numbers of a dataset")
@@ -196,16 +197,15 @@ def _posterior_report(args: argparse.Namespace) -> int:
 
 
 def _fetch(args: argparse.Namespace) -> int:
-    from engine.data import movielens
+    from engine import catalog
     from engine.data.fetch import data_folder
 
-    folder = (args.to or data_folder()) / movielens.NAME
-    if movielens.read(folder) is None:
+    module = catalog.find("datasets", args.name)
+    folder = (args.to or data_folder()) / args.name
+    if not module.present(folder):
         _writable(folder)
-        movielens.download(folder, say)
-    ratings = movielens.read(folder)
-    assert ratings is not None
-    return _print(args, {"name": args.name, "folder": str(folder), "rows": len(ratings[0])}, f"{args.name} is in {folder}")
+    rows = module.fetched(folder, say)
+    return _print(args, {"name": args.name, "folder": str(folder), "rows": rows}, f"{args.name} is in {folder}")
 
 
 def _inspect(args: argparse.Namespace) -> int:

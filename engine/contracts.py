@@ -23,7 +23,8 @@ class Items:
 
     popularity: int64 (I,) exposures in the training log. head: bool (I,) the most exposed 20 % (paper §5.1.1), or what
     `world.head_share` says. tags: bool (I,G) categories, none or several an item; main_tag: int64 (I,) the first listed, or
-    the last id where an item has none. tag_names (G+1), titles (I): for people to read.
+    the last id where an item has none. tag_names (G+1), titles (I): for people to read. absent: int64 (A,) ids that this
+    world's catalogue lacks and nobody may show, or None where it holds them all: a dataset's two worlds share one id space.
     """
 
     popularity: Tensor
@@ -32,9 +33,17 @@ class Items:
     main_tag: Tensor
     tag_names: tuple[str, ...]
     titles: tuple[str, ...]
+    absent: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.popularity)
+
+    def in_play(self) -> Tensor:
+        """bool (I,) the items that this world's catalogue holds."""
+        there = torch.ones(len(self), dtype=torch.bool, device=self.popularity.device)
+        if self.absent is not None:
+            there[self.absent] = False
+        return there
 
     def log_popularity(self) -> Tensor:
         """(I,) log(1 + exposures), standardised over the catalogue: Eq. 6's log pop, guarded against 0."""
@@ -44,7 +53,8 @@ class Items:
     def to(self, device: torch.device) -> Items:
         """The same on another device."""
         popularity, head, tags, main = (part.to(device) for part in (self.popularity, self.head, self.tags, self.main_tag))
-        return Items(popularity, head, tags, main, self.tag_names, self.titles)
+        absent = None if self.absent is None else self.absent.to(device)
+        return Items(popularity, head, tags, main, self.tag_names, self.titles, absent)
 
 
 @dataclass(frozen=True)
@@ -101,8 +111,10 @@ class Data:
 
     train: the training log. train_start / test_start: what is known of each user when a session begins, in the train and
     in the test world. test: the held-out log. shared_users: True where train and test rows belong to the same people.
-    responses: parameters of a generated click model (synthetic only), else None and one is fitted to each log.
-    fingerprint: names the content; two Data with one fingerprint are equal. repairs: what the loader had to mend, counted.
+    responses: part ("train", "test") → what answers in that world, parameters of generated clicks or a table of observed
+    responses; to a part that it lacks a model is fitted. fingerprint: names the content; two Data with one fingerprint are
+    equal. repairs: what the loader had to mend, counted. files: part → users, items and interactions of its files before
+    anything was mended.
     """
 
     name: str
@@ -114,7 +126,8 @@ class Data:
     fingerprint: str
     sources: Mapping[str, str] = field(default_factory=dict)
     repairs: Mapping[str, int] = field(default_factory=dict)
-    responses: Any = None
+    files: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    responses: Mapping[str, Any] | None = None
     truth: Truth | None = None
 
 
@@ -125,7 +138,7 @@ class Obs:
     users int64 (B,); step: sessions advance together, 0 at the start; history int64 (B,h) the last h ≤ H items shown,
     oldest first, −1 where there is none; rewards float32 (B,h) the responses to them (0 where there is none); session: how
     many of the last columns were shown in this session, the others come from the log; shown int64 (B,step·K) all items
-    shown in this session; done bool (B,).
+    shown in this session; done bool (B,); absent int64 (A,) items that the world's catalogue lacks, None where it lacks none.
     """
 
     users: Tensor
@@ -135,9 +148,19 @@ class Obs:
     session: int
     shown: Tensor
     done: Tensor
+    absent: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.users)
+
+    def closed(self, repeats: bool) -> Tensor | None:
+        """int64 (B,n): items that may not be shown now, each once: absent ones, and, unless the world allows repeats, those
+        shown before. None where that is nothing."""
+        shown = None if repeats or not self.shown.shape[1] else self.shown
+        if self.absent is None:
+            return shown
+        absent = self.absent.expand(len(self), -1)
+        return absent if shown is None else torch.cat([absent, shown], 1)
 
 
 @dataclass(frozen=True)

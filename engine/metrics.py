@@ -14,7 +14,7 @@ from engine.contracts import Items, Sessions, Truth
 
 
 def gini(exposure: Tensor) -> float:
-    """Gini coefficient of exposure (I,) over the *full* catalogue, items that were never shown included; 0 is equal.
+    """Gini coefficient of exposure (I,) over the world's *full* catalogue, items that were never shown included; 0 is equal.
 
     G = Σ_i (2i − I − 1)·x_(i) / (I·Σ x), x ascending. (One public code of this line drops the zeros first, which
     understates inequality.) 0 where nothing was shown.
@@ -77,7 +77,8 @@ def per_user(sessions: Sessions, items: Items, truth: Truth | None) -> dict[str,
 
 def summary(sessions: Sessions, items: Items, truth: Truth | None = None) -> dict[str, float]:
     """len, r_each (pooled over all steps), r_cum, ad (of everything shown), ad_session and ad_slate (means of each one's
-    own AD), gini, coverage, entropy, and utility (mean genuine preference of what was shown) where the truth is known."""
+    own AD), gini, coverage, entropy (over the items in play), and utility (mean genuine preference of what was shown) where
+    the truth is known."""
     users = per_user(sessions, items, truth)
     counts = exposure_counts(sessions, len(items))
     steps = sessions.alive.sum().clamp_min(1)
@@ -92,7 +93,8 @@ def summary(sessions: Sessions, items: Items, truth: Truth | None = None) -> dic
         "ad_slate": absolute_difference(head_of_slates).mean(),
     }
     values: dict[str, Any] = {name: float(value) for name, value in result.items()}
-    values |= {"gini": gini(counts), "coverage": coverage(counts), "entropy": entropy(counts)}
+    counted = counts if items.absent is None else counts[items.in_play()]
+    values |= {"gini": gini(counted), "coverage": coverage(counted), "entropy": entropy(counted)}
     if truth is not None:
         values["utility"] = float((_genuine(sessions, truth) * sessions.alive.unsqueeze(2)).sum() / counts.sum().clamp_min(1))
     return values

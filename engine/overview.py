@@ -18,7 +18,7 @@ from engine.metrics import gini, lorenz
 class Overview:
     """Of a dataset's whole log, training and test rows together.
 
-    row: the numbers that `data inspect` prints. fingerprint: of the data. fitted: whether worlds on it are fitted to its logs.
+    row: the numbers that `data inspect` prints. fingerprint: of the data. fitted: whether a world on it is fitted to its log.
     exposures, plays, rate float64 (I,): how often each item was shown, the responses it got, and their ratio (NaN where it was
     never shown); head bool (I,); titles (I). lengths int64 (U,) and liking float64 (U,): rows and mean reward of each user who
     has any. lorenz (101,): share of all exposure that the least shown 0, 1, … 100 % of the catalogue takes.
@@ -47,7 +47,7 @@ def overview(data: Data) -> Overview:
     rate = plays / exposures  # NaN where nothing was shown
     # People of the test log are others unless they are shared: then their ids go on where the training log's end.
     user = torch.cat([data.train.user, data.test.user + (0 if data.shared_users else data.train.users)])
-    users = data.train.users if data.shared_users else data.train.users + data.test.users
+    users = max(data.train.users, data.test.users) if data.shared_users else data.train.users + data.test.users
     lengths = torch.bincount(user, minlength=users)
     liked = torch.zeros(users, dtype=torch.float64).scatter_add_(0, user, reward.double())
     there = lengths > 0
@@ -68,12 +68,13 @@ def overview(data: Data) -> Overview:
         "popularity_reward_r2_rates": r_rates**2,
         "popularity_reward_r_rates": r_rates,
         "tags": int(items.tags.any(0).sum()),
+        "environments": {part: environment(data, part) for part in ("train", "test")},
         "repairs": dict(data.repairs),
     }
     return Overview(
         row=row,
         fingerprint=data.fingerprint,
-        fitted=data.responses is None,
+        fitted=any(part not in (data.responses or {}) for part in ("train", "test")),
         exposures=exposures.double().numpy(),
         plays=plays.numpy(),
         rate=rate.numpy(),
@@ -83,6 +84,16 @@ def overview(data: Data) -> Overview:
         liking=(liked[there] / lengths[there]).numpy(),
         lorenz=lorenz(exposures).numpy(),
     )
+
+
+def environment(data: Data, part: str) -> dict[str, float]:
+    """A line of the paper's Table 1: users, items and interactions of the `train` or `test` files, or of the log where the
+    dataset has no files of that part, and the density of these."""
+    log = data.train if part == "train" else data.test
+    found = data.files.get(part)
+    if found is None:
+        found = {"users": len(log.user.unique()), "items": len(log.item.unique()), "interactions": len(log)}
+    return {**found, "density": found["interactions"] / max(found["users"] * found["items"], 1)}
 
 
 def whole_log(data: Data) -> tuple[Tensor, Tensor]:

@@ -192,7 +192,7 @@ def sessions(rivals: Rivals, known: int, data: Data, spec: RunSpec, generator: t
 
         def act(obs: Obs, name: str = name) -> tuple[Tensor, dict[str, Tensor]]:
             way = ways[name] if obs.step < EXPLORED or name not in after else ways[after[name]]
-            return _balanced(*way(obs), items.head, size, obs.shown if not world.repeats else None), {}
+            return _balanced(*way(obs), items.head, size, obs.closed(world.repeats)), {}
 
         played = play(world, torch.arange(world.users), 0, act)
         measured = summary(played, items, data.truth)

@@ -21,7 +21,7 @@ from engine.overview import overview
 from engine.purify.interest import long_run
 from engine.purify.view import View
 from engine.rows import last_rows
-from engine.run import PARTS, load_data, make_world, purify
+from engine.run import PARTS, is_fitted, load_data, make_world, purify
 from engine.spec import RunSpec
 from engine.state.encoder import popularity_level
 from engine.state.stage import Stage
@@ -240,7 +240,7 @@ def inspect(spec: RunSpec, say: Say = lambda _: None) -> dict[str, Any]:
     data = load_data(spec)
     row: dict[str, Any] = {**overview(data).row, "fidelity": None}
     for part in PARTS:
-        if data.responses is not None and (part, spec.settings["world"]["train"]) != ("train", "fitted"):
+        if not is_fitted(spec, data, part):
             continue
         say(f"fitting the {part} world")
         _, fidelity = make_world(spec, data, part)

@@ -20,6 +20,7 @@ from torch import Tensor
 from engine import cache, catalog, checkpoint
 from engine.contracts import Budget, Data, Items, Obs, Policy, Recorder, Sessions
 from engine.data.heads import HEAD_SHARE, with_head_share
+from engine.data.observed import ResponseTable
 from engine.evaluate import evaluation_users, sessions_of
 from engine.factors import Factors
 from engine.metrics import per_user, summary
@@ -29,7 +30,7 @@ from engine.spec import RunSpec, WorldConfig, check_sizes, from_json
 from engine.state.encoder import mean_of_positives
 from engine.state.stage import Stage
 from engine.world.fidelity import Fidelity
-from engine.world.responses import Fitted, Generated, ResponseModel, fit_responses
+from engine.world.responses import Fitted, Generated, ResponseModel, Table, fit_responses
 from engine.world.simulator import Simulator
 
 PARTS = ("train", "test")  # a dataset's two worlds
@@ -85,7 +86,7 @@ def run(spec: RunSpec, recorder: Recorder, folder: Path) -> Result:
         played = sessions_of(
             test_world, policy, users, luck=EVALUATION_LUCK, watch=lambda done: watch("evaluation", done)
         ).cpu()
-        items = data.train.items
+        items = data.test.items
         measured: dict[str, Any] = summary(played, items, data.truth)
         table = per_user(played, items, data.truth)
     seconds["total"] = time.perf_counter() - began
@@ -97,6 +98,7 @@ def run(spec: RunSpec, recorder: Recorder, folder: Path) -> Result:
         "resumed": tally.resumed,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "device": str(device),
+        "repairs": dict(data.repairs),
         "world": {
             name: None if fidelity is None else fidelity.scores()
             for name, fidelity in (("train", train_fidelity), ("test", test_fidelity))
@@ -112,7 +114,7 @@ def run(spec: RunSpec, recorder: Recorder, folder: Path) -> Result:
 def load_data(spec: RunSpec) -> Data:
     """The dataset of a spec, checked against the world's sizes."""
     data: Data = catalog.find("datasets", spec.dataset).load(spec.config("dataset"))
-    check_sizes(spec, len(data.train.items))
+    check_sizes(spec, min(int(part.items.in_play().sum()) for part in (data.train, data.test)))
     share = spec.settings["world"]["head_share"]
     return data if share == HEAD_SHARE else with_head_share(data, share)
 
@@ -132,16 +134,29 @@ def make_world(
     device: torch.device | str = "cpu",
     watch: Callable[[str, float], None] = lambda *_: None,
 ) -> tuple[Simulator, Fidelity | None]:
-    """The `train` or the `test` world of a dataset: generated clicks where there are any, else a model fitted to that log
-    (cached), with how well it predicts."""
+    """The `train` or the `test` world of a dataset: generated clicks or observed answers where there are any, else a model
+    fitted to that log (cached), with how well it predicts."""
     world: WorldConfig = spec.config("world")
     start = data.train_start if part == "train" else data.test_start
     model: ResponseModel
-    if data.responses is not None and not (part == "train" and world.train == "fitted"):
-        model, fidelity = Generated(data.responses[part]), None
-    else:
+    fidelity: Fidelity | None = None
+    if is_fitted(spec, data, part):
         model, fidelity = _fitted(data, part, watch)
-    return Simulator(data.train.items, model, start, world, spec.settings["state"]["history"], str(device)), fidelity
+    else:
+        assert data.responses is not None
+        known = data.responses[part]
+        model = Table(known) if isinstance(known, ResponseTable) else Generated(known)
+    items = (data.train if part == "train" else data.test).items
+    return Simulator(items, model, start, world, spec.settings["state"]["history"], str(device)), fidelity
+
+
+def is_fitted(spec: RunSpec, data: Data, part: str) -> bool:
+    """Whether the world of a part is fitted to its log: there are no observed answers, and no generated clicks or none that
+    the spec wants in training."""
+    known = (data.responses or {}).get(part)
+    if known is None or isinstance(known, ResponseTable):
+        return known is None
+    return part == "train" and spec.settings["world"]["train"] == "fitted"
 
 
 def _fitted(data: Data, part: str, watch: Callable[[str, float], None]) -> tuple[Fitted, Fidelity]:
@@ -149,12 +164,14 @@ def _fitted(data: Data, part: str, watch: Callable[[str, float], None]) -> tuple
     if not len(log):
         raise BadInput(f"dataset {data.name!r} has no {part} rows: every user needs at least 2 interactions")
 
+    clicks = (data.responses or {}).get(part)
+
     def true(users: Tensor, items: Tensor) -> Tensor:
-        logits: Tensor = data.responses[part].logit(users, items[:, None])[:, 0]
+        logits: Tensor = clicks.logit(users, items[:, None])[:, 0]  # type: ignore[union-attr]
         return logits
 
     def make() -> dict[str, Any]:
-        told = None if data.responses is None else true
+        told = None if clicks is None else true
         model = fit_responses(log, torch.Generator().manual_seed(0), lambda done: watch(f"{part} world", done), told)
         assert model.fidelity is not None
         return {"factors": dict(vars(model.factors)), "fidelity": model.fidelity.as_dict()}
@@ -228,8 +245,8 @@ class Trained:
 
     @property
     def items(self) -> Items:
-        """The catalogue."""
-        return self.data.train.items
+        """The test world's catalogue."""
+        return self.data.test.items
 
     def play(self, users: Tensor, *, luck: int = EVALUATION_LUCK, states: bool = False) -> Sessions:
         """One greedy session with each of `users` of the test world. With `states`, the notes hold `state` and `raw`

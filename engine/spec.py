@@ -155,6 +155,8 @@ def make(
         values = dict(settings.get(section, {}))
         if section == "dataset" and catalog.is_path(dataset):
             values["path"] = dataset
+        elif section == "dataset" and isinstance(values.get("path"), str) and values["path"].lower() != "none":
+            values["path"] = str(Path(values["path"]).absolute())
         full[section] = asdict(build(config_class(spec, section), values, section))
     spec = replace(spec, settings=full)
     check_sizes(spec, catalog.find("datasets", dataset).catalogue_size(spec.config("dataset")))

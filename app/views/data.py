@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from app import launching, logs, state, words
+from app import launching, logs, parts, state, words
 from app.charts import dataset as charts
 from app.launching import OWN_LOG
 from engine import catalog
-from engine.data import fetch, movielens
 from engine.data.table import ITEMS, KINDS, Checked
 from engine.options import BadInput
 
@@ -44,22 +43,13 @@ def show() -> None:
         link |= {} if options["threshold"] is None else {"dataset.threshold": words.short(options["threshold"])}
     else:
         dataset, options, link = DATASETS[title], {}, {"dataset": title}
-        if dataset == movielens.NAME and not movielens.present(fetch.data_folder() / movielens.NAME):
-            _absent()
+        if parts.absent(dataset):
             return
     found = logs.overview(dataset, options)
     _numbers(found, link)
     _popularity(found)
     _spread(found)
     _worlds(dataset, options, found)
-
-
-def _absent() -> None:
-    st.info(
-        "MovieLens-100K is not on this machine yet. This gets it (5 MB, checked by its content); then reload the page:",
-        icon=":material/download:",
-    )
-    st.code(f"python -m engine data fetch {movielens.NAME}", language="bash")
 
 
 def _own() -> tuple[str, dict[str, Any]] | None:
@@ -142,7 +132,7 @@ def _numbers(found: Overview, link: dict[str, str]) -> None:
     grid.metric("Items", f"{row['items']:,}")
     grid.metric("Interactions", f"{row['interactions']:,}", help="Logged exposures, with or without a response.")
     grid.metric("Density", _percent(row["density"]), help="Interactions over users × items.")
-    grid.metric("Mean reward", f"{row['mean_reward']:.3f}", help="Share of exposures with a response.")
+    grid.metric("Mean reward", f"{row['mean_reward']:.3f}", help="Mean response to an exposure, from 0 to 1.")
     grid.metric(
         "Head share", _percent(row["head_share"]), help="Exposure of the most exposed 20 % of items, by the training log."
     )
@@ -151,8 +141,9 @@ def _numbers(found: Overview, link: dict[str, str]) -> None:
     told = [f"{row['train_interactions']:,} interactions train, {row['test_interactions']:,} are held out"]
     if row["randomised_share"] is not None:
         told.append(f"{_percent(row['randomised_share'])} of the training exposures were random")
-    if row["repairs"]:
-        told.append("mended: " + words.listed(f"{name} {count:,}" for name, count in row["repairs"].items()))
+    mended = [f"{name} {count:,}" for name, count in row["repairs"].items() if count]
+    if mended:
+        told.append("mended: " + words.listed(mended))
     st.caption(words.plain("; ".join(told)) + "\\.")
     if row["items"] < SESSION:
         link = {**link, "world.repeats": "true"}

@@ -15,7 +15,6 @@ from app.charts.style import legend, style
 from app.measures import MEASURES, OUTCOMES, Measure
 from app.paper import EXHIBITS, Exhibit, Standing
 from engine import catalog
-from engine.data import fetch, movielens
 from engine.options import BadInput
 from engine.statistics import Spread
 from engine.studies import tables
@@ -76,8 +75,8 @@ def _controls(exhibit: Exhibit) -> Asked:
     if exhibit.printed and not table_4:
         with grid.cell():
             published = st.selectbox(
-                "Printed for", PRINTED, key="printed", bind="query-params", help="The paper's data sets. Neither is on this "
-                "machine, so levels differ; what can be compared is which row is above which.",
+                "Printed for", PRINTED, key="printed", bind="query-params", help="The paper's data sets. On another one, "
+                "and in another simulator, levels differ; what can be compared is which row is above which.",
             )  # fmt: skip
     if not table_4:
         with grid.cell():
@@ -259,14 +258,11 @@ def _datasets() -> None:
          "Interactions": round(1000 * float(row["interactions_thousands"])), "From": "the paper"}
         for row in paper.rows_of("table1.csv")
     ]  # fmt: skip
-    if name == movielens.NAME and not movielens.present(fetch.data_folder() / movielens.NAME):
-        st.info("MovieLens-100K is not on this machine yet.", icon=":material/cloud_download:")
-        state.link("data", "Get it, on Data", ":material/dataset:", dataset=here)
-    else:
+    if not parts.absent(name):
         row = logs.overview(name, {}).row
-        for part in ("train", "test"):
-            rows.append({"Data": here, "Part": part, "Users": None, "Items": row["items"],
-                         "Interactions": row[f"{part}_interactions"], "From": "counted here"})  # fmt: skip
+        for part, own in row["environments"].items():
+            rows.append({"Data": here, "Part": part, "Users": own["users"], "Items": own["items"],
+                         "Interactions": own["interactions"], "From": "counted here"})  # fmt: skip
         rows.append({"Data": here, "Part": "both", "Users": row["users"], "Items": row["items"],
                      "Interactions": row["interactions"], "From": "counted here"})  # fmt: skip
     frame = pd.DataFrame(rows).astype({"Users": "Int64"})
@@ -277,8 +273,7 @@ def _datasets() -> None:
     }
     st.dataframe(frame, hide_index=True, width="stretch", height=38 + 35 * len(frame), column_config=config, alt="Table 1",
                  placeholder="")  # fmt: skip
-    st.caption("KuaiRec and KuaiRand-Pure are as printed; this version does not read them. Users of both parts are counted "
-               "together here.")  # fmt: skip
+    st.caption("Train and test are counted in the files as they are; both together after mending, people of both parts once.")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.download_button("CSV", results.csv_text(frame.astype(object).where(frame.notna(), None)), "table1.csv", "text/csv",
                            icon=":material/download:", on_click="ignore", key="paper_csv")  # fmt: skip

@@ -3,5 +3,8 @@
 DATASETS = {
     "synthetic": "engine.data.synthetic",
     "ml-100k": "engine.data.movielens",
+    "kuairec": "engine.data.kuairec",
+    "kuairand-pure": "engine.data.kuairand",
 }
+FETCHED = ("ml-100k", "kuairec", "kuairand-pure")  # their modules also have `present(folder)`, `fetched(folder, say)` and SIZE
 LOG = "engine.data.table"  # any path to a CSV or Parquet file

@@ -28,6 +28,7 @@ NAME = "ml-100k"
 RATINGS, USERS, ITEMS = 100_000, 943, 1682
 DIGEST = "ec862504a8c24b195f5194e51fb18bb2d59428d00d96d6d1c63433a3bd5f2f47"  # of the ratings, see `digest`
 URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
+SIZE = "5 MB"
 PACKAGE = "recbole==1.2.1"  # its wheel carries the same ratings; opened as a zip, never installed
 MANUAL = (
     f"download {URL} in a browser, unpack it, and put u.data, u.item and u.genre (or ml-100k.inter and ml-100k.item of the "
@@ -142,6 +143,15 @@ def download(folder: Path, say: fetch.Say = lambda _: None) -> None:
         say(f"ml-100k: {RATINGS} ratings from {source}, checksum right")
         return
     raise BadInput(f"dataset ml-100k could not be fetched ({'; '.join(failures)}): {MANUAL} {folder}")
+
+
+def fetched(folder: Path, say: fetch.Say = lambda _: None) -> int:
+    """See that the ratings are in the folder; returns how many there are. Raises BadInput with the manual steps."""
+    if read(folder) is None:
+        download(folder, say)
+    found = read(folder)
+    assert found is not None
+    return len(found[0])
 
 
 def _from_grouplens() -> bytes:

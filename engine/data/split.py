@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from engine.contracts import Data, Dataset, Items
 from engine.data.heads import head_items
@@ -35,7 +36,7 @@ def by_time(
     user, item, reward, time = user[order], item[order], reward.astype(np.float32)[order], time[order]
     randomised = None if randomised is None else randomised[order]
     del order  # logs may have tens of millions of rows
-    in_train = _earlier_half(user)
+    in_train = earlier_half(user)
     in_test = ~in_train
     if randomised is not None and randomised.any():
         early = np.zeros(len(user), dtype=bool)
@@ -45,15 +46,7 @@ def by_time(
         in_test = randomised & ~early
     users = int(user.max()) + 1
     exposures = torch.bincount(torch.from_numpy(item[in_train]), minlength=len(titles))
-    names = sorted({tag for row in tags for tag in row})
-    column = {tag: place for place, tag in enumerate(names)}
-    membership = torch.zeros(len(titles), max(len(names), 1), dtype=torch.bool)
-    main = torch.full((len(titles),), max(len(names), 1), dtype=torch.int64)
-    for row, own in enumerate(tags):
-        for tag in reversed(own):
-            membership[row, column[tag]] = True
-            main[row] = column[tag]
-    items = Items(exposures, head_items(exposures), membership, main, (*(names or ["none"]), "none"), tuple(titles))
+    items = Items(exposures, head_items(exposures), *memberships(tags), tuple(titles))
 
     def log(rows: np.ndarray) -> Dataset:
         return Dataset(
@@ -67,7 +60,7 @@ def by_time(
         )
 
     train = log(in_train)
-    first = train.select(torch.from_numpy(_earlier_half(user[in_train])))
+    first = train.select(torch.from_numpy(earlier_half(user[in_train])))
     return Data(
         name=name,
         train=train,
@@ -90,7 +83,20 @@ def _by_user_and_time(user: np.ndarray, time: np.ndarray) -> np.ndarray:
     return torch.from_numpy(user.astype(np.int64) * span + (time - first)).sort(stable=True).indices.numpy()
 
 
-def _earlier_half(user: np.ndarray) -> np.ndarray:
+def memberships(tags: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """`tags`, `main_tag` and `tag_names` of Items from each item's own tags, the main one first."""
+    names = sorted({tag for row in tags for tag in row})
+    column = {tag: place for place, tag in enumerate(names)}
+    membership = torch.zeros(len(tags), max(len(names), 1), dtype=torch.bool)
+    main = torch.full((len(tags),), max(len(names), 1), dtype=torch.int64)
+    for row, own in enumerate(tags):
+        for tag in reversed(own):
+            membership[row, column[tag]] = True
+            main[row] = column[tag]
+    return membership, main, (*(names or ["none"]), "none")
+
+
+def earlier_half(user: np.ndarray) -> np.ndarray:
     """bool (N,) for rows sorted by user, then time."""
     first = np.r_[0, np.flatnonzero(np.diff(user)) + 1] if len(user) else np.zeros(0, dtype=int)
     length = np.diff(np.r_[first, len(user)])

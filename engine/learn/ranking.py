@@ -27,7 +27,7 @@ class RankingPolicy:
         """int64 (B,K); nothing is drawn."""
         scores = self.score(obs)
         if self.heads is None:
-            return top(scores, self.slate, None if self.repeats else obs.shown)
+            return top(scores, self.slate, obs.closed(self.repeats))
         shown = places_shown(obs, self.order.argsort(), self.repeats)
         wanted = torch.full_like(obs.users, self.heads)
         heads = feasible_heads(wanted, shown, self.head_items, len(self.order), self.slate)

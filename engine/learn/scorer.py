@@ -105,9 +105,10 @@ def heads_first(items: Items) -> Tensor:
 
 
 def places_shown(obs: Obs, position: Tensor, repeats: bool) -> Tensor | None:
-    """int64 (B,n): columns, in the order that `position` (I,) gives the catalogue, of what may not be shown again; None where
-    that is nothing."""
-    return None if repeats or not obs.shown.shape[1] else position[obs.shown]
+    """int64 (B,n): columns, in the order that `position` (I,) gives the catalogue, of what may not be shown; None where that
+    is nothing."""
+    closed = obs.closed(repeats)
+    return None if closed is None else position[closed]
 
 
 def feasible_heads(heads: Tensor, shown: Tensor | None, head_items: int, items: int, slate: int) -> Tensor:

@@ -60,8 +60,7 @@ class VectorSpace(nn.Module):
 
     def slates(self, vectors: Tensor, obs: Obs, count: int, repeats: bool) -> Tensor:
         """int64 (B,count): the items that the vectors (B,A) rank first, of those that may be shown."""
-        shown = None if repeats or not obs.shown.shape[1] else obs.shown
-        return top(vectors @ self.points.T, count, shown)
+        return top(vectors @ self.points.T, count, obs.closed(repeats))
 
 
 class VectorActor(VectorSpace):

@@ -136,9 +136,8 @@ class BCQPolicy:
     def act(self, obs: Obs, *, generator: torch.Generator | None = None) -> Tensor:
         """int64 (B,K); nothing is drawn."""
         q, logits = self.net(self.states(obs))
-        blocked = None
-        if not self.repeats and obs.shown.shape[1]:
-            blocked = torch.zeros_like(q, dtype=torch.bool).scatter_(1, obs.shown, True)
+        closed = obs.closed(self.repeats)
+        blocked = None if closed is None else torch.zeros_like(q, dtype=torch.bool).scatter_(1, closed, True)
         return constrained(q, logits, self.threshold, blocked).topk(self.slate, dim=1).indices
 
     def state_dict(self) -> dict[str, Any]:

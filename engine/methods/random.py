@@ -32,7 +32,7 @@ class RandomPolicy:
         """int64 (B,K)."""
         catalogue = torch.arange(self.items, device=obs.users.device).expand(len(obs), -1)
         draw = luck.uniform(luck.key(self.seed, obs.users), obs.step, catalogue)
-        return top(draw, self.slate, None if self.repeats else obs.shown)
+        return top(draw, self.slate, obs.closed(self.repeats))
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_policy` needs."""

@@ -1,4 +1,5 @@
-"""How users respond: generated clicks (the synthetic platform), or a model fitted to a log where pairs are missing.
+"""How users respond: generated clicks (the synthetic platform), a table of observed responses where (nearly) all pairs are
+known, or a model fitted to a log where pairs are missing.
 
 A `ResponseModel` is shared and never changes; `session(users)` gives the part that moves while users are shown slates.
 """
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.contracts import Dataset
+from engine.data.observed import ResponseTable
 from engine.data.synthetic import ClickModel
 from engine.factors import Factors, factorise
 from engine.world.fidelity import Fidelity, Logit, measured
@@ -147,8 +149,45 @@ class _FittedSession:
         self.profile = self.profile[rows]
 
 
+class Table:
+    """Observed responses, looked up: users do not change while they are shown slates."""
+
+    def __init__(self, table: ResponseTable) -> None:
+        self.table = table
+        self.users = len(table.values)
+
+    def to(self, device: torch.device) -> Table:
+        """The same on another device."""
+        return Table(replace(self.table, values=self.table.values.to(device), column=self.table.column.to(device)))
+
+    def session(self, users: Tensor) -> _TableSession:
+        """A session of users (B,)."""
+        return _TableSession(self.table, users)
+
+
+class _TableSession:
+    def __init__(self, table: ResponseTable, users: Tensor) -> None:
+        self.values, self.column, self.users = table.values, table.column, users
+
+    def probability(self, slate: Tensor) -> Tensor:
+        return self.values[self.users.unsqueeze(1), self.column[slate]]
+
+    def everything(self) -> Tensor:
+        known = self.column >= 0
+        answers = self.values.new_zeros(len(self.users), len(self.column))  # items out of play are never shown
+        answers[:, known] = self.values[self.users][:, self.column[known]]
+        return answers
+
+    def observe(self, slate: Tensor, clicks: Tensor) -> None:
+        pass
+
+    def keep(self, rows: Tensor) -> None:
+        self.users = self.users[rows]
+
+
 HELD_OUT = 0.1
 WIDTHS, DECAYS = (4, 8, 16), (2.0, 8.0, 32.0)
+EPOCHS, MOST_SEEN = (2, 15), 30_000_000  # passes over a log, fewer of a long one: about so many rows are seen in a fit
 
 
 def fit_responses(
@@ -165,6 +204,8 @@ def fit_responses(
     order = torch.randperm(len(log), generator=generator)
     tenth = max(1, int(HELD_OUT * len(log)))
     report, choose, fit = order[:tenth], order[tenth : 2 * tenth], order[2 * tenth :].sort().values
+    rows = log.select(fit)
+    epochs = min(max(MOST_SEEN // max(len(rows), 1), EPOCHS[0]), EPOCHS[1])
     best: tuple[float, Factors] | None = None
     grid = [(width, decay) for width in WIDTHS for decay in DECAYS]
     for number, (width, decay) in enumerate(grid):
@@ -174,7 +215,7 @@ def fit_responses(
             watch((number + done) / len(grid))
 
         factors = factorise(
-            log.select(fit), width=width, epochs=15, learning_rate=0.03, decay=decay, biases=True,
+            rows, width=width, epochs=epochs, learning_rate=0.03, decay=decay, biases=True,
             generator=torch.Generator().manual_seed(seed), watch=watch_one,
         )  # fmt: skip
         loss = F.binary_cross_entropy_with_logits(factors.logit(log.user[choose], log.item[choose]), log.reward[choose]).item()

@@ -31,12 +31,13 @@ class Simulator:
     def __init__(
         self, items: Items, responses: ResponseModel, start: Dataset, config: WorldConfig, history: int, device: str = "cpu"
     ) -> None:
-        if config.slate > len(items):
-            raise BadInput(f"world.slate = {config.slate} is not legal: the catalogue has {len(items)} items")
-        if not config.repeats and config.slate * config.max_len > len(items):
+        in_play = int(items.in_play().sum())
+        if config.slate > in_play:
+            raise BadInput(f"world.slate = {config.slate} is not legal: the catalogue has {in_play} items")
+        if not config.repeats and config.slate * config.max_len > in_play:
             raise BadInput(
                 f"world.slate × world.max_len = {config.slate * config.max_len} is not legal: without repeats a session needs "
-                f"that many items and the catalogue has {len(items)}"
+                f"that many items and the catalogue has {in_play}"
             )
         self.device = torch.device(device)
         self.items = items.to(self.device)
@@ -48,6 +49,7 @@ class Simulator:
         self.uneven = math.ceil(config.ad_bound * config.slate - 1e-9)
         self._start_items, self._start_rewards = (part.to(self.device) for part in last_rows(start, history))
         self._head = self.items.head.to(torch.uint8)
+        self._gone = None if self.items.absent is None else ~self.items.in_play()
 
     def reset(self, users: Tensor, luck: int) -> Obs:
         """Start a session for each of users (B,)."""
@@ -69,11 +71,13 @@ class Simulator:
         return self._observe()
 
     def step(self, slate: Tensor) -> Outcome:
-        """Show slates int64 (B,K): distinct items (unless repeats are on, also distinct from all shown before)."""
+        """Show slates int64 (B,K): distinct items in play (unless repeats are on, also distinct from all shown before)."""
         if slate.shape != (len(self._users), self.slate):
             raise BadInput(f"slate has shape {tuple(slate.shape)}: it must be ({len(self._users)}, {self.slate})")
         if self._step >= self.max_len:
             raise BadInput(f"the session is over: no user stays longer than world.max_len = {self.max_len} steps")
+        if self._gone is not None and bool(self._gone[slate].any()):
+            raise BadInput("slate holds an item that this world's catalogue lacks: obs.absent names those")
         probability = self._session.probability(slate)
         clicks = probability
         if self.sampled:
@@ -125,4 +129,5 @@ class Simulator:
             min(at, self.history),
             self._shown[:, self.history : self.history + at],
             self._done,
+            self.items.absent,
         )

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from app import logs
 from app.charts import colours, dataset
 from app.logs import Told
+from benchmarks.kuai import Sizes, write_kuairec
 from conftest import Page
 from engine import run
 from engine.data import fetch, movielens, own
@@ -66,6 +68,38 @@ def test_a_dataset_that_is_not_there_is_not_fetched_by_looking(lab: Store, page:
     assert "is not on this machine yet" in words(test)
     assert [code.value for code in test.code] == ["python -m engine data fetch ml-100k"]
     assert not test.metric
+
+
+@pytest.mark.parametrize(
+    ("name", "title"), [("kuairec", "KuaiRec"), ("kuairand-pure", "KuaiRand-Pure")], ids=["kuairec", "kuairand-pure"]
+)
+def test_kuaishous_datasets_say_how_to_get_them(name: str, title: str, lab: Store, page: Page) -> None:
+    for view, field in (("data", "data"), ("launch", "dataset"), ("paper", "paper_here")):
+        test = page(view, **{field: title}, **({"exhibit": "Table 1"} if view == "paper" else {}))
+        said = words(test)
+        assert f"{title} is not on this machine yet" in said, view
+        assert f"python -m engine data fetch {name}" in [code.value for code in test.code], view
+        assert "in a browser, and put it, as it is or unpacked, into" in said, view
+        assert not test.error, view
+
+
+def test_kuairec_where_it_is(lab: Store, page: Page) -> None:
+    folder = fetch.data_folder() / "kuairec"
+    folder.mkdir(parents=True)
+    write_kuairec(folder, Sizes(80, 120, 2600, 30, 60, 1750, 150, 12))
+    test = page("data", data="KuaiRec")
+    shown = {metric.label: metric.value for metric in test.metric}
+    assert (shown["Users"], shown["Items"], shown["Interactions"]) == ("80", "120", "4,200")
+    assert "train rows that repeat a pair, the last kept 150" in words(test)
+    assert "left out 0" not in words(test), "what did not occur is not told"
+    table = page("paper", exhibit="Table 1", paper_here="KuaiRec").dataframe[0].value
+    here = table[table["From"] == "counted here"].set_index("Part")
+    assert here.loc["train", ["Users", "Items", "Interactions"]].tolist() == [80, 120, 2600]
+    assert here.loc["test", ["Users", "Items", "Interactions"]].tolist() == [30, 60, 1750]
+    (folder / "big_matrix.csv").write_text("user_id\n")
+    st.cache_data.clear()
+    test = page("data", data="KuaiRec")
+    assert "big_matrix.csv: column video_id" in test.error[0].value.replace("\\", "")
 
 
 def test_movielens_where_it_is(lab: Store, page: Page) -> None:

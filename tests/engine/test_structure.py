@@ -16,7 +16,7 @@ from engine.options import BadInput, Config, describe
 ROOT = Path(__file__).parents[2]
 HELPERS = {"options", "contracts", "factors", "nets", "rows", "luck", "metrics", "checkpoint", "cache", "spec"}
 MAY_IMPORT = {  # folder of engine → what of engine it may import, itself and its helpers aside
-    "data": {"options", "contracts", "checkpoint"},
+    "data": {"options", "contracts", "checkpoint", "cache"},
     "world": {"options", "contracts", "factors", "rows", "luck", "spec", "data"},
     "state": {"options", "contracts", "factors", "rows", "cache", "spec"},
     "purify": {"options", "contracts", "factors", "nets", "rows", "spec", "state"},
