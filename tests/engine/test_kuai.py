@@ -644,7 +644,7 @@ def test_inspect_prints_table_1_and_what_was_mended(
     out = capsys.readouterr().out
     assert "environments.train.interactions: 2500" in out
     assert "environments.test.users: 100" in out
-    assert "fidelity.test.auc" in out
+    assert "The test world, fitted to 1600 interactions" in out
 
 
 # Fetching
