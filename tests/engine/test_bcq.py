@@ -221,7 +221,7 @@ def logged_moments(parts: Parts, slate: int | None) -> Transitions:
 
 def test_heads_learn_within_the_threshold_and_the_target_is_copied_when_due(monkeypatch: pytest.MonkeyPatch) -> None:
     parts, generator = Parts(spec_of("bcq", {})), torch.Generator().manual_seed(1)
-    config = bcq.Config(threshold=0.4, target_every=3, hidden=16, learning_rate=1e-2)
+    config = bcq.Config(threshold=0.4, target_every=3, hidden=16, learning_rate=1e-2, logits=0.0)
     learner = bcq.Discrete(parts.train, parts.view, parts.data.train, config, generator)
     with torch.no_grad():
         learner.target.q_bias.add_(1)  # so that the two can be told apart

@@ -89,11 +89,13 @@ def test_each_sample_is_learnt_from_at_the_weight_it_served_and_at_another(monke
     assert other == 50
 
 
-def test_the_actor_answers_to_the_weight_it_is_told() -> None:
-    """Another ω gives another vector, once anything was learnt."""
-    _, policy, _ = known("mofir", {})
-    actor: Any = policy.actor  # type: ignore[attr-defined]
-    sight = torch.zeros(2, actor.residual[0].in_features)
-    sight[1, -1] = 1
-    vectors = actor(sight)
-    assert not torch.allclose(vectors[0], vectors[1], atol=1e-4)
+def test_the_policy_answers_to_the_weight_it_is_told() -> None:
+    """Another ω gives other vectors to the same users, once the actor's residual is not 0 any more."""
+    parts, generator = Parts(spec_of("mofir", {})), torch.Generator().manual_seed(2)
+    learner = Learner(parts.train, parts.view, Config(hidden=16), generator)
+    last: Any = learner.actor.residual[-1]
+    with torch.no_grad():
+        last.weight.normal_(generator=generator)
+    obs = parts.test.reset(torch.arange(20), 0)
+    vectors = [learner.choose(obs, torch.full((20,), omega), None)[1]["vectors"] for omega in (0.0, 1.0)]
+    assert (vectors[0] - vectors[1]).norm(dim=1).min() > 1e-3

@@ -76,11 +76,11 @@ def test_the_critics_are_told_what_was_executed_and_what_came_of_it(monkeypatch:
 
 def test_it_learns_from_a_spoilt_start() -> None:
     """An actor turned in a random direction: r_cum on held-out users rises by far."""
-    parts, recorder, generator = Parts(spec_of("td3", {})), MemoryRecorder(), torch.Generator().manual_seed(1)
+    parts, recorder, generator = Parts(spec_of("td3", {})), MemoryRecorder(), torch.Generator().manual_seed(2)
     config = Config(users=40, updates=32, hidden=64, replay=1024, batch=128, actor_rate=1e-3)
     learner = Learner(parts.train, parts.view, config, generator)
     with torch.no_grad():
         learner.actor.residual[-1].bias.normal_(generator=generator)
     learn("td3", learner, parts.train, config, Budget(1200), recorder, generator)
     points = list(recorder.history["r_cum"].values())
-    assert sum(points[-5:]) / 5 > points[0] + 0.1
+    assert sum(points[-5:]) / 5 > points[0] + 0.6
