@@ -14,7 +14,7 @@ from app.charts.style import legend, style
 from app.measures import MEASURES
 from app.results import Group
 from engine import catalog
-from engine.data import FETCHED, fetch
+from engine.data import FETCHED
 
 if TYPE_CHECKING:
     from engine.spec import RunSpec
@@ -39,6 +39,8 @@ def absent(dataset: str) -> bool:
     """Whether the files of a dataset are not on this machine; says how to get them if so. Nothing is fetched by looking."""
     if dataset not in FETCHED:
         return False
+    from engine.data import fetch  # brings torch, which no view should wait for
+
     module, folder = catalog.find("datasets", dataset), fetch.data_folder() / dataset
     if module.present(folder):
         return False

@@ -11,7 +11,7 @@ import streamlit as st
 from app import forms, launching, parts, state, words
 from app.launching import OWN_LOG, Arm, Choices, Preset
 from engine import catalog
-from engine.data import LOG, movielens
+from engine.data import LOG, ON_FIRST_USE
 from engine.methods import METHODS
 from engine.options import BadInput, Config
 from engine.purify import PURIFIERS
@@ -150,7 +150,7 @@ def _dataset() -> str:
         "user, item, reward, time."
     ))  # fmt: skip
     if title in DATASETS:
-        if DATASETS[title] != movielens.NAME:  # which its first run fetches
+        if DATASETS[title] not in ON_FIRST_USE:
             parts.absent(DATASETS[title])
         return DATASETS[title]
     path = st.text_input("Path of the log", key="log", bind="query-params", placeholder="path/to/log.csv", max_chars=500)

@@ -79,7 +79,7 @@ def archive(url: str, path: Path, say: Say, md5: str | None = None, timeout: flo
 def _continue(url: str, part: Path, mark: Path, say: Say, timeout: float) -> None:
     """Append to `part` what it lacks, by an HTTP range; from the start where the server knows no ranges or another file."""
     have = part.stat().st_size if part.is_file() else 0
-    headers = {}
+    headers = {"User-Agent": "fairstate"}
     if have:
         headers["Range"] = f"bytes={have}-"
         if mark.is_file():

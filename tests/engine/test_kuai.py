@@ -195,6 +195,18 @@ def test_tags_and_titles(rec: Data, rec_files: Path) -> None:
     assert rec.repairs["lines of captions that cannot be read, left out"] == 1
 
 
+def test_captions_that_break_off_are_done_without(rec_files: Path, tmp_path: Path) -> None:
+    folder = copied(rec_files, tmp_path)
+    (folder / kuairec.CAPTIONS).write_text("\n\n")
+    data = kuairec.load(kuairec.Config(path=str(folder)))
+    assert data.train.items.titles[:3] == ("video 0", "video 1", "video 2")
+    assert data.repairs["lines of captions that cannot be read, left out"] == 2
+    (folder / kuairec.CAPTIONS).write_text("video_id,caption\n1,good\nno number,of a caption\n2,two\n")
+    data = kuairec.load(kuairec.Config(path=str(folder)))
+    assert data.train.items.titles[:3] == ("video 0", "good", "two")
+    assert data.repairs["lines of captions that cannot be read, left out"] == 1
+
+
 # Traps
 
 
