@@ -111,6 +111,13 @@ def load(config: Config) -> Data:
     )
 
 
+def item_names(config: Config) -> list[str]:
+    """The log's own name of each item, by id."""
+    path = Path(config.path)
+    columns, _, _ = _columns(read(path), path, config)
+    return [str(name) for name in pd.factorize(columns.item, sort=True)[1]]
+
+
 def check(config: Config, most_rows: int = MOST_ROWS) -> Checked:
     """Everything that is wrong with the rows of a log, up to MOST_PROBLEMS, and what was understood.
 

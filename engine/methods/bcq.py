@@ -31,6 +31,7 @@ from engine.contracts import Budget, Dataset, Items, Obs, Recorder, StateView, W
 from engine.learn.bcq import constrained, losses, targets
 from engine.learn.curve import Curve
 from engine.learn.logged import logged_transitions
+from engine.learn.moment import Moment
 from engine.learn.rollout import held_out_users
 from engine.options import BadInput, Diverged, Stopped, option
 from engine.options import Config as BaseConfig
@@ -105,6 +106,12 @@ class BCQPolicy:
         if not self.repeats and obs.shown.shape[1]:
             blocked = torch.zeros_like(q, dtype=torch.bool).scatter_(1, obs.shown, True)
         return constrained(q, logits, self.threshold, blocked).topk(self.slate, dim=1).indices
+
+    @torch.no_grad()
+    def rank(self, moment: Moment) -> Tensor:
+        """int64 (B,K): the greedy slates of users at steps of their own."""
+        q, logits = self.net(moment.state)
+        return constrained(q, logits, self.threshold, moment.blocked).topk(self.slate, dim=1).indices
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_policy` needs."""
