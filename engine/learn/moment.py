@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.contracts import Obs, StateView
-from engine.learn.inputs import RECENT_SLATES
+from engine.learn.inputs import RECENT_SLATES, policy_inputs
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,22 @@ def observe(
         then = _cut(shown, rules.slate * decides_every)
         before = _seen(history, rewards, then, responses * (then >= 0), rules.history)
         decided = _inputs(states, rules, states(before), then, before.rewards[:, history.shape[1] :])
-    blocked = None
-    if not rules.repeats:
-        items = len(states.items)
-        blocked = torch.zeros(shown.shape[0], items + 1, dtype=torch.bool, device=shown.device)
-        blocked = blocked.scatter(1, shown.masked_fill(shown < 0, items), True)[:, :items]
+    blocked = None if rules.repeats else _blocked(shown, len(states.items))
     return Moment(obs, state, inputs, decided, blocked, torch.full_like(state[:, 0], torch.nan) if lam is None else lam)
+
+
+def observed(states: StateView, rules: Rules, obs: Obs) -> Moment:
+    """The moment of a world's observation: what its policies are told, to the bit."""
+    state = states(obs)
+    inputs = policy_inputs(states, state, obs, rules.slate, rules.max_len)
+    blocked = None if rules.repeats else _blocked(obs.shown, len(states.items))
+    return Moment(obs, state, inputs, inputs, blocked, torch.full_like(state[:, 0], torch.nan))
+
+
+def _blocked(shown: Tensor, items: int) -> Tensor:
+    """bool (B,items): the items of shown (B,n), where −1 is none."""
+    blocked = torch.zeros(shown.shape[0], items + 1, dtype=torch.bool, device=shown.device)
+    return blocked.scatter(1, shown.masked_fill(shown < 0, items), True)[:, :items]
 
 
 def _seen(history: Tensor, rewards: Tensor, shown: Tensor, responses: Tensor, window: int) -> Obs:

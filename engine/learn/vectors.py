@@ -37,6 +37,18 @@ def noise_steps(sigma: float, deviations: float, actor: VectorActor) -> tuple[fl
     return noise, deviations * noise
 
 
+def points_of(states: StateView) -> Tensor:
+    """(I,A), A = D+1: the items as points that vectors score."""
+    appeal = states.bias + states.curve
+    lift = (appeal - appeal.mean()) / start_scale(states)
+    return torch.cat([F.normalize(states.items, dim=1), lift.unsqueeze(1)], 1)
+
+
+def predicted(state: Tensor) -> Tensor:
+    """(n,A) vectors along [ŝ/|ŝ|, 1], which rank items about as predicted clicks do, for states (n,D)."""
+    return unit(torch.cat([F.normalize(state, dim=1), torch.ones_like(state[:, :1])], 1))
+
+
 class VectorActor(nn.Module):
     """Vectors (n,A), A = D+1, of length 1: [ŝ/|ŝ|, 1] and a residual that starts at 0, so that an untrained actor ranks items
     as predicted clicks do. Sees `policy_inputs` and, behind them, `extra` columns."""
@@ -47,8 +59,7 @@ class VectorActor(nn.Module):
 
     def __init__(self, states: StateView, extra: int, hidden: int, generator: torch.Generator) -> None:
         super().__init__()
-        appeal = states.bias + states.curve
-        points = torch.cat([F.normalize(states.items, dim=1), ((appeal - appeal.mean()) / start_scale(states)).unsqueeze(1)], 1)
+        points = points_of(states)
         self.register_buffer("points", points, persistent=False)  # (I,A)
         self.register_buffer("centre", states.centre.clone(), persistent=False)
         self.register_buffer("spread", states.spread.clone(), persistent=False)
@@ -58,7 +69,7 @@ class VectorActor(nn.Module):
     def start(self, sight: Tensor) -> Tensor:
         """(n,A) what an untrained actor answers."""
         state = sight[:, : len(self.centre)] * self.spread + self.centre
-        return unit(torch.cat([F.normalize(state, dim=1), torch.ones_like(state[:, :1])], 1))
+        return predicted(state)
 
     def forward(self, sight: Tensor) -> Tensor:
         return unit(self.start(sight) + self.residual(sight))

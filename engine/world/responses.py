@@ -36,6 +36,9 @@ class ResponseSession(Protocol):
     def keep(self, rows: Tensor) -> None:
         """Go on with some of the users only (bool (B,))."""
 
+    def renew(self, rows: Tensor, users: Tensor) -> None:
+        """Begin again, with users (n,), in the n rows where bool rows (B,) is True."""
+
 
 class ResponseModel(Protocol):
     """A fixed model of `users` users' responses."""
@@ -108,6 +111,10 @@ class _GeneratedSession:
     def keep(self, rows: Tensor) -> None:
         self.profile, self.memory = self.profile[rows], self.memory[rows]
 
+    def renew(self, rows: Tensor, users: Tensor) -> None:
+        fresh = self.parent.session(users)
+        self.profile[rows], self.memory[rows] = fresh.profile, fresh.memory
+
 
 @dataclass(frozen=True)
 class Fidelity:
@@ -147,6 +154,7 @@ class Fitted:
 
 class _FittedSession:
     def __init__(self, parent: Fitted, users: Tensor) -> None:
+        self.parent = parent
         self.table, self.profile = parent.table, parent.profile[users]
 
     def probability(self, slate: Tensor) -> Tensor:
@@ -160,6 +168,9 @@ class _FittedSession:
 
     def keep(self, rows: Tensor) -> None:
         self.profile = self.profile[rows]
+
+    def renew(self, rows: Tensor, users: Tensor) -> None:
+        self.profile[rows] = self.parent.profile[users]
 
 
 HELD_OUT = 0.1
