@@ -250,16 +250,13 @@ def test_any_action_shows_a_legal_slate(action: str) -> None:
 def test_a_slate_keeps_what_is_legal_and_mends_the_rest_by_predicted_clicks() -> None:
     env = single(action="slate")
     env.reset(seed=0)
-    first = env.step(np.array([5, 9, 5, 11, 9, 200]))[4]["slate"].tolist()
-    assert [first[place] for place in (0, 1, 3, 5)] == [5, 9, 11, 200]
-    world = env.platform.world
     user = torch.tensor([env._sessions.stream.users[0]])  # type: ignore[union-attr]
-    obs = world.reset(user, 0)
-    scores = env.platform.view.predict(env.platform.view(obs))[0]
-    scores[[5, 9, 11, 200]] = -torch.inf
-    assert [first[2], first[4]] == scores.topk(2).indices.tolist()
-    second = env.step(np.array([5, 9, 300, 301, 302, 303]))[4]["slate"].tolist()
-    assert second[2:] == [300, 301, 302, 303]
+    scores = env.platform.view.predict(env.platform.view(env.platform.world.reset(user, 0)))[0]
+    best, worst = scores.topk(6).indices.tolist(), scores.topk(4, largest=False).indices.tolist()
+    first = env.step(np.array([best[0], worst[0], best[0], worst[1], worst[0], best[2]]))[4]["slate"].tolist()
+    assert first == [best[0], worst[0], best[1], worst[1], best[3], best[2]]
+    second = env.step(np.array([best[0], worst[1], worst[2], worst[3], best[4], best[5]]))[4]["slate"].tolist()
+    assert second[2:] == [worst[2], worst[3], best[4], best[5]]
     assert not set(second) & set(first)
     with pytest.raises(BadInput, match="item ids from 0 to 359"):
         env.step(np.array([0, 1, 2, 3, 4, 360]))
