@@ -43,6 +43,13 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--seed", type=int, default=0, help="which users and luck (default 0, as in training's evaluation)")
     evaluate.set_defaults(act=_evaluate)
 
+    exported = commands.add_parser("export", help="a finished run's policy as one file for services without this project")
+    exported.add_argument("--run", type=Path, required=True, metavar="DIR")
+    exported.add_argument("--out", type=Path, required=True, metavar="FILE.pt2", help="the file to write")
+    exported.add_argument("--lam", type=float, help="λ where the service tells none (default: that of the run)")
+    exported.add_argument("--steps", type=int, help="reverse diffusion steps, 0 to the number trained with")
+    exported.set_defaults(act=_export)
+
     drawn = commands.add_parser("map", help="draw UMAP and t-SNE maps of a finished run's test users, for the app")
     drawn.add_argument("--run", type=Path, required=True, metavar="DIR")
     drawn.set_defaults(act=_map)
@@ -88,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     tuned.add_argument("--out", type=Path, help="folder to write the trials to, as a page and a table")
     tuned.set_defaults(act=_tune)
 
-    for command in (listing, train, evaluate, drawn, report, posterior, fetch, inspect, study, tuned):
+    for command in (listing, train, evaluate, exported, drawn, report, posterior, fetch, inspect, study, tuned):
         command.add_argument("--json", action="store_true", help="one JSON value as the last line of stdout")
     return parser
 
@@ -165,6 +172,16 @@ def _evaluate(args: argparse.Namespace) -> int:
         raise BadInput(f"--seed {args.seed} is not legal: it must be 0 or more")
     measured = evaluate_run(args.run, episodes=args.episodes, lam=args.lam, steps=args.steps, luck=args.seed)
     return _print(args, measured, _table({str(args.run): measured}))
+
+
+def _export(args: argparse.Namespace) -> int:
+    from engine.export import export
+
+    _writable(args.out.parent)
+    made = export(args.run, args.out, lam=args.lam, steps=args.steps)
+    checked = made["checked"]
+    text = f"{made['file']}: {made['method']}, {made['bytes'] / 2**20:.1f} MiB"
+    return _print(args, made, f"{text}; {checked['equal']} of {checked['slates']} slates as the policy's in test sessions")
 
 
 def _map(args: argparse.Namespace) -> int:

@@ -78,6 +78,12 @@ def load(config: Config) -> Data:
     )
 
 
+def item_names(config: Config) -> list[str]:
+    """GroupLens' number of each film, by id."""
+    found = read(fetch.data_folder() / NAME)
+    return [] if found is None else [str(number) for number in found[1]["item"]]
+
+
 def read(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame] | None:
     """(ratings: user, item, rating, time in the file's order; films: item, title, tags), or None where there are no files.
 

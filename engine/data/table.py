@@ -140,6 +140,12 @@ def load(config: Config) -> Data:
     )
 
 
+def item_names(config: Config) -> list[str]:
+    """The log's own name of each item, by id."""
+    path = Path(config.path)
+    return _columns(_read(path), path, config)[0].items
+
+
 def check(config: Config, most_rows: int = MOST_ROWS) -> Checked:
     """Everything that is wrong with the rows of a log, up to MOST_PROBLEMS, and what was understood.
 

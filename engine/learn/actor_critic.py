@@ -15,6 +15,7 @@ from engine.contracts import Budget, Items, Obs, Recorder, Sessions, StateView, 
 from engine.learn import inputs as told
 from engine.learn.gae import advantages
 from engine.learn.loop import Count, exploration, until_spent
+from engine.learn.moment import Moment
 from engine.learn.ppo import standardise
 from engine.learn.rollout import shown_before
 from engine.learn.scorer import PredictingScorer, Scorer, places_shown
@@ -71,6 +72,12 @@ class ActorCriticPolicy:
         shown = places_shown(obs, self.net.actor.position, self.repeats)
         place = top(scores, self.slate, shown) if generator is None else sample(scores, self.slate, shown, generator)
         return order[place], {"state": state, "inputs": inputs, "place": place, "value": self.net.critic(inputs)[:, 0]}
+
+    @torch.no_grad()
+    def rank(self, moment: Moment) -> Tensor:
+        """int64 (B,K): the greedy slates of users at steps of their own."""
+        scores = self.net.actor(moment.inputs, moment.state)
+        return moment.best(scores, self.slate, self.net.actor.order)
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_policy` needs."""

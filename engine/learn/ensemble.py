@@ -76,6 +76,9 @@ class _EnsembleSession:
     def keep(self, rows: Tensor) -> None:
         self.users = self.users[rows]
 
+    def renew(self, rows: Tensor, users: Tensor) -> None:
+        self.users = self.users.masked_scatter(rows, users)
+
 
 def _mean_of_all(ensemble: Ensemble, users: Tensor) -> Tensor:
     """(B,I) mean response to the whole catalogue."""

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from engine.contracts import Items, Obs
-from engine.learn.scorer import feasible_heads, heads_first, places_shown
+from engine.learn.moment import Moment
+from engine.learn.scorer import feasible_heads, heads_first, heads_left, places_shown
 from engine.learn.slate import top, top_quota
 
 
@@ -32,6 +33,17 @@ class RankingPolicy:
         wanted = torch.full_like(obs.users, self.heads)
         heads = feasible_heads(wanted, shown, self.head_items, len(self.order), self.slate)
         return self.order[top_quota(scores[:, self.order], heads, self.slate, self.head_items, shown)]
+
+    @torch.no_grad()
+    def rank(self, moment: Moment) -> Tensor:
+        """int64 (B,K): the slates of users at steps of their own."""
+        scores = self.score(moment.obs)
+        if self.heads is None:
+            return moment.best(scores, self.slate)
+        wanted = torch.full_like(moment.obs.users, self.heads)
+        heads = heads_left(wanted, moment.blocked, self.order, self.head_items, self.slate)
+        scores = moment.open(scores[:, self.order], self.order)
+        return self.order[top_quota(scores, heads, self.slate, self.head_items, None)]
 
     def state_dict(self) -> dict[str, Any]:
         """All that a method's `load_policy` needs."""

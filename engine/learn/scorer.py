@@ -113,8 +113,18 @@ def places_shown(obs: Obs, position: Tensor, repeats: bool) -> Tensor | None:
 
 def feasible_heads(heads: Tensor, shown: Tensor | None, head_items: int, items: int, slate: int) -> Tensor:
     """(B,) the head counts nearest to `heads` (B,) that what is left of each group allows; shown (B,n) as columns."""
-    gone = 0 if shown is None else (shown < head_items).sum(1)
+    gone = torch.zeros_like(heads) if shown is None else (shown < head_items).sum(1)
     total = 0 if shown is None else shown.shape[1]
-    heads_left = torch.full_like(heads, head_items) - gone
-    tails_left = torch.full_like(heads, items - head_items - total) + gone
-    return torch.minimum(torch.maximum(heads, slate - tails_left), heads_left.clamp_max(slate))
+    return _feasible(heads, head_items - gone, items - head_items - total + gone, slate)
+
+
+def heads_left(heads: Tensor, blocked: Tensor | None, order: Tensor, head_items: int, slate: int) -> Tensor:
+    """`feasible_heads` where what may not be shown is told by items: bool (B,I), or None where that is nothing."""
+    if blocked is None:
+        return feasible_heads(heads, None, head_items, len(order), slate)
+    open_ = ~blocked[:, order]
+    return _feasible(heads, open_[:, :head_items].sum(1), open_[:, head_items:].sum(1), slate)
+
+
+def _feasible(heads: Tensor, open_heads: Tensor, open_tails: Tensor, slate: int) -> Tensor:
+    return torch.minimum(torch.maximum(heads, slate - open_tails), open_heads.clamp_max(slate))

@@ -127,7 +127,7 @@ def _weights(scores: Tensor, groups: list[slice], shown: Tensor | None) -> Tenso
 
 def _joined(first: Tensor, second: Tensor, heads: Tensor, count: int | None = None) -> Tensor:
     """The first `heads` (B,) places of one pick, then the other pick from its start."""
-    place = torch.arange(count or first.shape[1], device=first.device).expand(len(first), -1)
+    place = torch.arange(count or first.shape[1], device=first.device).expand(first.shape[0], -1)
     a = first.gather(1, place.clamp_max(first.shape[1] - 1))
     b = second.gather(1, (place - heads[:, None]).clamp(0, second.shape[1] - 1))
     return torch.where(place < heads[:, None], a, b)

@@ -37,6 +37,18 @@ def noise_steps(sigma: float, deviations: float, actor: VectorActor) -> tuple[fl
     return noise, deviations * noise
 
 
+def points_of(states: StateView) -> Tensor:
+    """(I,A), A = D+1: the items as points that vectors score."""
+    appeal = states.bias + states.curve
+    lift = (appeal - appeal.mean()) / start_scale(states)
+    return torch.cat([F.normalize(states.items, dim=1), lift.unsqueeze(1)], 1)
+
+
+def predicted(state: Tensor) -> Tensor:
+    """(n,A) vectors along [ŝ/|ŝ|, 1], which rank items about as predicted clicks do, for states (n,D)."""
+    return unit(torch.cat([F.normalize(state, dim=1), torch.ones_like(state[:, :1])], 1))
+
+
 class VectorSpace(nn.Module):
     """The catalogue as points (I,A), A = D+1, and the vector that ranks it as stage I's predicted clicks do. What is `sight`
     has the standardised state (n,D) in front."""
@@ -47,8 +59,7 @@ class VectorSpace(nn.Module):
 
     def __init__(self, states: StateView) -> None:
         super().__init__()
-        appeal = states.bias + states.curve
-        points = torch.cat([F.normalize(states.items, dim=1), ((appeal - appeal.mean()) / start_scale(states)).unsqueeze(1)], 1)
+        points = points_of(states)
         self.register_buffer("points", points, persistent=False)  # (I,A)
         self.register_buffer("centre", states.centre.clone(), persistent=False)
         self.register_buffer("spread", states.spread.clone(), persistent=False)
@@ -56,7 +67,7 @@ class VectorSpace(nn.Module):
     def start(self, sight: Tensor) -> Tensor:
         """(n,A) [ŝ/|ŝ|, 1], to length 1."""
         state = sight[:, : len(self.centre)] * self.spread + self.centre
-        return unit(torch.cat([F.normalize(state, dim=1), torch.ones_like(state[:, :1])], 1))
+        return predicted(state)
 
     def slates(self, vectors: Tensor, obs: Obs, count: int, repeats: bool) -> Tensor:
         """int64 (B,count): the items that the vectors (B,A) rank first, of those that may be shown."""

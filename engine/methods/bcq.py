@@ -42,6 +42,7 @@ from engine.learn.bcq import Transitions, constrained, losses, targets
 from engine.learn.bcq_continuous import ContinuousBCQ, Imitation, Steps
 from engine.learn.logged import logged_slates, logged_transitions
 from engine.learn.loop import Count, Learns, Training, until_spent
+from engine.learn.moment import Moment
 from engine.learn.rollout import held_out_users
 from engine.learn.vectors import Perturbation, VectorCritics, VectorSpace, unit
 from engine.options import BadInput, option
@@ -140,6 +141,12 @@ class BCQPolicy:
         blocked = None if closed is None else torch.zeros_like(q, dtype=torch.bool).scatter_(1, closed, True)
         return constrained(q, logits, self.threshold, blocked).topk(self.slate, dim=1).indices
 
+    @torch.no_grad()
+    def rank(self, moment: Moment) -> Tensor:
+        """int64 (B,K): the greedy slates of users at steps of their own."""
+        q, logits = self.net(moment.state)
+        return constrained(q, logits, self.threshold, moment.blocked).topk(self.slate, dim=1).indices
+
     def state_dict(self) -> dict[str, Any]:
         """All that `load_policy` needs."""
         return {"net": self.net.state_dict(), "slate": self.slate, "repeats": self.repeats}
@@ -209,6 +216,12 @@ class VectorBCQPolicy:
         sight = _standard(self.states(obs), self.space)
         vectors = torch.cat([self.core.best(part, self.latents) for part in sight.split(USERS_AT_ONCE)])
         return self.space.slates(vectors, obs, self.slate, self.repeats)
+
+    @torch.no_grad()
+    def rank(self, moment: Moment) -> Tensor:
+        """int64 (B,K): the greedy slates of users at steps of their own."""
+        vectors = self.core.best(_standard(moment.state, self.space), self.latents)
+        return moment.best(vectors @ self.space.points.T, self.slate)
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_policy` needs."""

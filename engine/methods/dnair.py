@@ -34,6 +34,7 @@ from engine.contracts import Budget, Dataset, Items, Obs, Policy, Recorder, Stat
 from engine.learn import dqn
 from engine.learn import inputs as told
 from engine.learn.item_values import ItemValues
+from engine.learn.moment import Moment
 from engine.learn.offpolicy import ReplayConfig, learn
 from engine.learn.replay import Replay
 from engine.learn.rollout import shown_before
@@ -107,6 +108,11 @@ class DnairPolicy:
         other = sample(torch.zeros_like(values), self.slate, taken, generator)
         uniform = torch.rand(place.shape, generator=generator, device=generator.device).to(place.device)
         return torch.where(uniform < self.config.epsilon, other, place)
+
+    @torch.no_grad()
+    def rank(self, moment: Moment) -> Tensor:
+        """int64 (B,K): the greedy slates of users at steps of their own."""
+        return moment.best(self.net(moment.inputs, moment.state), self.slate, self.net.scorer.order)
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_policy` needs."""

@@ -34,9 +34,10 @@ from engine.contracts import Budget, Dataset, Items, LamRange, Obs, Recorder, Se
 from engine.learn import inputs as told
 from engine.learn.gae import advantages
 from engine.learn.loop import Count, Kept, exploration, until_spent
+from engine.learn.moment import Moment
 from engine.learn.ppo import approximate_kl, clipped_loss, standardise
 from engine.learn.rollout import shown_before
-from engine.learn.scorer import Scorer, feasible_heads, places_shown
+from engine.learn.scorer import Scorer, feasible_heads, heads_left, places_shown
 from engine.learn.slate import log_probability, log_probability_quota, sample, sample_quota, top, top_quota
 from engine.metrics import gini
 from engine.options import BadInput, option
@@ -226,6 +227,27 @@ class DsrmHrlPolicy:
         if self.manager is not None:
             notes["manager_value"] = self.manager.critic(self.manager_sight(inputs, lam))[:, 0]
         return order[place], notes
+
+    @property
+    def decides_every(self) -> int:
+        """Steps between the manager's decisions."""
+        return 1 if self.manager is None else self.config.manager_every
+
+    @torch.no_grad()
+    def rank(self, moment: Moment) -> Tensor:
+        """int64 (B,K): the greedy slates of users at steps of their own."""
+        scorer = self.worker.scorer
+        z = torch.zeros_like(moment.state[:, :2])
+        if self.manager is not None:
+            lam = torch.where(moment.lam.isnan(), self.lam, moment.lam)
+            z = self.manager.draw(self.manager_sight(moment.decided, lam), None)
+        omega_acc, omega_fair, heads = self.unpack(z)
+        scores = self.worker.scores(moment.inputs, moment.state, omega_acc, omega_fair)
+        if heads is None:
+            return moment.best(scores, self.slate, scorer.order)
+        heads = heads_left(heads, moment.blocked, scorer.order, scorer.head_items, self.slate)
+        scores = moment.open(scores, scorer.order)
+        return scorer.order[top_quota(scores, heads, self.slate, scorer.head_items, None)]
 
     def _decide(
         self, obs: Obs, inputs: Tensor, generator: torch.Generator | None, draw_lam: torch.Generator | None

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from engine.contracts import Budget, Dataset, Items, LamRange, Obs, Policy, Recorder, StateView, World
 from engine.learn import inputs as told
+from engine.learn.moment import Moment
 from engine.learn.offpolicy import ReplayConfig, learn
 from engine.learn.replay import Replay
 from engine.learn.td3 import TD3, Steps, Transitions
@@ -73,6 +74,11 @@ class MofirPolicy:
         other.omega = lam / (1 + lam)
         return other
 
+    @property
+    def lam(self) -> float | None:
+        """The λ that is served; no number is that of ω_fair = 1."""
+        return self.omega / (1 - self.omega) if self.omega < 1 else None
+
     @torch.no_grad()
     def act(self, obs: Obs, *, generator: torch.Generator | None = None) -> Tensor:
         """int64 (B,K)."""
@@ -88,6 +94,13 @@ class MofirPolicy:
             vectors = perturbed(vectors, self.config.sigma, generator)
         slates = self.actor.slates(vectors, obs, self.slate, self.repeats)
         return slates, {"inputs": inputs, "vectors": vectors, "omega": omega}
+
+    @torch.no_grad()
+    def rank(self, moment: Moment) -> Tensor:
+        """int64 (B,K): the greedy slates of users at steps of their own."""
+        omega = torch.where(moment.lam.isnan(), self.omega, moment.lam / (1 + moment.lam))
+        vectors = self.actor(torch.cat([moment.inputs, omega.unsqueeze(1)], 1))
+        return moment.best(vectors @ self.actor.points.T, self.slate)
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_policy` needs."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from engine.contracts import Budget, Dataset, Items, Recorder, StateView, World
+from engine.contracts import Budget, Dataset, Items, Obs, Recorder, StateView, World
 from engine.learn.ranking import RankingPolicy
 from engine.options import Config as BaseConfig
 
@@ -36,4 +37,8 @@ def train(
 def load_policy(state: Mapping[str, Any], states: StateView, items: Items, config: Config) -> RankingPolicy:
     """The policy whose `state_dict()` gave `state`."""
     popularity = items.popularity.float()
-    return RankingPolicy(lambda obs: popularity.expand(len(obs), -1), items, state["slate"], state["repeats"], None, {})
+
+    def score(obs: Obs) -> Tensor:
+        return popularity.expand(obs.users.shape[0], -1)
+
+    return RankingPolicy(score, items, state["slate"], state["repeats"], None, {})

@@ -36,6 +36,7 @@ from engine.learn import inputs as told
 from engine.learn.click_through import ClickThrough
 from engine.learn.click_through import reward as click_through_reward
 from engine.learn.item_values import ItemValues
+from engine.learn.moment import Moment
 from engine.learn.offpolicy import ReplayConfig, learn
 from engine.learn.replay import Replay
 from engine.learn.rollout import shown_before
@@ -102,6 +103,11 @@ class SacPolicy:
         shown = places_shown(obs, scorer.position, self.repeats)
         place = top(logits, self.slate, shown) if generator is None else sample(logits, self.slate, shown, generator)
         return scorer.order[place], {"state": state, "inputs": inputs, "place": place}
+
+    @torch.no_grad()
+    def rank(self, moment: Moment) -> Tensor:
+        """int64 (B,K): the greedy slates of users at steps of their own."""
+        return moment.best(self.actor(moment.inputs, moment.state), self.slate, self.actor.scorer.order)
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_policy` needs."""

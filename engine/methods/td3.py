@@ -23,6 +23,7 @@ from torch import Tensor
 
 from engine.contracts import Budget, Dataset, Items, Obs, Policy, Recorder, StateView, World
 from engine.learn import inputs as told
+from engine.learn.moment import Moment
 from engine.learn.offpolicy import ReplayConfig, learn
 from engine.learn.replay import Replay
 from engine.learn.td3 import TD3, Steps, Transitions
@@ -71,6 +72,11 @@ class TD3Policy:
         if generator is not None:
             vectors = perturbed(vectors, self.config.sigma, generator)
         return self.actor.slates(vectors, obs, self.slate, self.repeats), {"sight": sight, "vectors": vectors}
+
+    @torch.no_grad()
+    def rank(self, moment: Moment) -> Tensor:
+        """int64 (B,K): the greedy slates of users at steps of their own."""
+        return moment.best(self.actor(moment.inputs) @ self.actor.points.T, self.slate)
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_policy` needs."""

@@ -127,7 +127,10 @@ def evidence_parts(factors: Factors, level: Tensor) -> dict[str, Tensor]:
 
 
 def _trim(items: Tensor, rewards: Tensor) -> tuple[Tensor, Tensor]:
-    """Without the leading columns that are empty for every user (at least one column stays)."""
+    """Without the leading columns that are empty for every user (at least one column stays); all of them in a traced program,
+    whose shapes may not depend on values."""
+    if torch.compiler.is_exporting():
+        return items, rewards
     known = (items >= 0).any(0)
     first = int(known.int().argmax()) if bool(known.any()) else items.shape[1] - 1
     return items[:, first:], rewards[:, first:]

@@ -38,6 +38,9 @@ class ResponseSession(Protocol):
     def keep(self, rows: Tensor) -> None:
         """Go on with some of the users only (bool (B,))."""
 
+    def renew(self, rows: Tensor, users: Tensor) -> None:
+        """Begin again, with users (n,), in the n rows where bool rows (B,) is True."""
+
 
 class ResponseModel(Protocol):
     """A fixed model of `users` users' responses."""
@@ -110,6 +113,10 @@ class _GeneratedSession:
     def keep(self, rows: Tensor) -> None:
         self.profile, self.memory = self.profile[rows], self.memory[rows]
 
+    def renew(self, rows: Tensor, users: Tensor) -> None:
+        fresh = self.parent.session(users)
+        self.profile[rows], self.memory[rows] = fresh.profile, fresh.memory
+
 
 class Fitted:
     """Logistic matrix factorisation of a log: users do not change while they are shown slates."""
@@ -134,6 +141,7 @@ class Fitted:
 
 class _FittedSession:
     def __init__(self, parent: Fitted, users: Tensor) -> None:
+        self.parent = parent
         self.table, self.profile = parent.table, parent.profile[users]
 
     def probability(self, slate: Tensor) -> Tensor:
@@ -147,6 +155,9 @@ class _FittedSession:
 
     def keep(self, rows: Tensor) -> None:
         self.profile = self.profile[rows]
+
+    def renew(self, rows: Tensor, users: Tensor) -> None:
+        self.profile[rows] = self.parent.profile[users]
 
 
 class Table:
@@ -183,6 +194,10 @@ class _TableSession:
 
     def keep(self, rows: Tensor) -> None:
         self.users = self.users[rows]
+
+    def renew(self, rows: Tensor, users: Tensor) -> None:
+        self.users = self.users.clone()
+        self.users[rows] = users
 
 
 HELD_OUT = 0.1

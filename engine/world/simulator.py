@@ -58,12 +58,13 @@ class Simulator:
             raise BadInput(
                 f"users = {users.tolist()[:5]}… is not legal: they must be one or more ids from 0 to {self.users - 1}"
             )
-        count, known = len(users), self._start_items.shape[1]
+        items, rewards = self.starts(users)
+        count, known = items.shape
         width = self.history + self.max_len * self.slate
         self._shown = torch.full((count, width), -1, dtype=torch.int64, device=self.device)
         self._answers = torch.zeros(count, width, device=self.device)
-        self._shown[:, self.history - known : self.history] = self._start_items[users]
-        self._answers[:, self.history - known : self.history] = self._start_rewards[users]
+        self._shown[:, self.history - known : self.history] = items
+        self._answers[:, self.history - known : self.history] = rewards
         self._users, self._key, self._step = users, counted.key(luck, users), 0
         self._session: ResponseSession = self.responses.session(users)
         self._temper = torch.full((count,), float(self.max_len), device=self.device)
@@ -84,11 +85,9 @@ class Simulator:
             clicks = (counted.uniform(self._key, self._step, slate) < probability).float()
         clicks = clicks * (~self._done).unsqueeze(1)
         reward = clicks.mean(1)
-        heads = self._head[slate].sum(1, dtype=torch.int64)
-        penalised = (2 * heads - self.slate).abs() >= self.uneven
         self._session.observe(slate, clicks)
-        loss = (reward - 2).clamp(-2, 0) - penalised.float()
-        self._temper = torch.where(self._done, self._temper, self._temper + loss)
+        penalised, change = self.judge(slate, reward)
+        self._temper = torch.where(self._done, self._temper, self._temper + change)
         penalised &= ~self._done
         at = self.history + self._step * self.slate
         self._shown[:, at : at + self.slate] = slate
@@ -98,6 +97,16 @@ class Simulator:
         if self._step == self.max_len:
             self._done = torch.ones_like(self._done)
         return Outcome(self._observe(), clicks, reward, self._done, self._temper, penalised)
+
+    def judge(self, slate: Tensor, reward: Tensor) -> tuple[Tensor, Tensor]:
+        """bool (B,): slates (B,K) that break the bound on exposure; (B,): how patience changes, with mean responses (B,)."""
+        heads = self._head[slate].sum(1, dtype=torch.int64)
+        penalised = (2 * heads - self.slate).abs() >= self.uneven
+        return penalised, (reward - 2).clamp(-2, 0) - penalised.float()
+
+    def starts(self, users: Tensor) -> tuple[Tensor, Tensor]:
+        """What is known of users (B,) when a session begins: items (B,h), −1 where there is none, and responses (B,h)."""
+        return self._start_items[users], self._start_rewards[users]
 
     def keep(self, rows: Tensor) -> Obs:
         """Go on with the users where bool rows (B,) is True, and forget the others."""
