@@ -71,23 +71,25 @@ def observe(
     history: Tensor,
     rewards: Tensor,
     shown: Tensor,
-    responses: Tensor,
+    clicks: Tensor,
     lam: Tensor | None = None,
     decides_every: int = 1,
 ) -> Moment:
     """The moment of B users.
 
     history int64 (B,H'), rewards (B,H'): what was known when the session began and how the user responded; shown int64 (B,S),
-    responses (B,S): what the session has shown since. Both oldest first; −1, anywhere, is nothing. The session's step is the
+    clicks (B,S): what the session has shown since. Both oldest first; −1, anywhere, is nothing. The session's step is the
     number of items shown over the slate's size. lam (B,): λ for policies that are told one.
     """
-    obs = _seen(history, rewards, shown, responses, rules.history)
+    if not shown.shape[1]:
+        shown, clicks = F.pad(shown, (0, 1), value=-1), F.pad(clicks, (0, 1))
+    obs = _seen(history, rewards, shown, clicks, rules.history)
     state = states(obs)
-    inputs = _inputs(states, rules, state, shown, responses)
+    inputs = _inputs(states, rules, state, shown, clicks)
     decided = inputs
     if decides_every > 1:
         then = _cut(shown, rules.slate * decides_every)
-        before = _seen(history, rewards, then, responses * (then >= 0), rules.history)
+        before = _seen(history, rewards, then, clicks * (then >= 0), rules.history)
         decided = _inputs(states, rules, states(before), then, before.rewards[:, history.shape[1] :])
     absent = None if rules.absent is None else rules.absent.expand(shown.shape[0], -1)
     closed = [part for part in (absent, None if rules.repeats else shown) if part is not None]
@@ -100,6 +102,8 @@ def observed(states: StateView, rules: Rules, obs: Obs) -> Moment:
     state = states(obs)
     inputs = policy_inputs(states, state, obs, rules.slate, rules.max_len)
     closed = obs.closed(rules.repeats)
+    if closed is None and not rules.repeats:
+        closed = obs.shown
     blocked = None if closed is None else _blocked(closed, len(states.items))
     return Moment(obs, state, inputs, inputs, blocked, torch.full_like(state[:, 0], torch.nan))
 
@@ -110,20 +114,20 @@ def _blocked(shown: Tensor, items: int) -> Tensor:
     return blocked.scatter(1, shown.masked_fill(shown < 0, items), True)[:, :items]
 
 
-def _seen(history: Tensor, rewards: Tensor, shown: Tensor, responses: Tensor, window: int) -> Obs:
+def _seen(history: Tensor, rewards: Tensor, shown: Tensor, clicks: Tensor, window: int) -> Obs:
     """What an observation of the last `window` interactions shows, the log's columns before the session's."""
     in_session = (shown >= 0).sum(1, keepdim=True)
     log = (history >= 0) & (_recency(history) <= window - in_session)
     session = (shown >= 0) & (_recency(shown) <= window)
     items = torch.cat([history.masked_fill(~log, -1), shown.masked_fill(~session, -1)], 1)
-    answers = torch.cat([rewards * log, responses * session], 1)
+    answers = torch.cat([rewards * log, clicks * session], 1)
     return Obs(
         torch.arange(shown.shape[0], device=shown.device), 0, items, answers, shown.shape[1], shown,
         torch.zeros_like(in_session[:, 0], dtype=torch.bool),
     )  # fmt: skip
 
 
-def _inputs(states: StateView, rules: Rules, state: Tensor, shown: Tensor, responses: Tensor) -> Tensor:
+def _inputs(states: StateView, rules: Rules, state: Tensor, shown: Tensor, clicks: Tensor) -> Tensor:
     """(B,F) what `policy_inputs` is for sessions that walk together."""
     there = shown >= 0
     count = there.sum(1, keepdim=True).to(state)
@@ -133,7 +137,7 @@ def _inputs(states: StateView, rules: Rules, state: Tensor, shown: Tensor, respo
     directions = F.normalize(states.items, dim=1)
     recent = F.embedding_bag(shown.clamp_min(0), directions, per_sample_weights=weight, mode="sum") / last
     kept = (there & (_recency(shown) <= rules.history)).to(state)
-    rate = (responses * kept).sum(1, keepdim=True) / kept.sum(1, keepdim=True).clamp_min(1)
+    rate = (clicks * kept).sum(1, keepdim=True) / kept.sum(1, keepdim=True).clamp_min(1)
     return torch.cat([standard, recent, count / rules.slate / rules.max_len, rate], 1)
 
 

@@ -54,7 +54,7 @@ def test_groups_of_one_method_are_named_by_what_differs(lab: Store) -> None:
 
 def test_a_difference_shows_only_what_differs() -> None:
     one, other = spec("a2c", seed=11), spec("a2c", seed=15, settings={"method": {"entropy": 0.02}})
-    assert results.differences({1: one, 2: other}) == {"seed": {1: 11, 2: 15}, "method.entropy": {1: 0.01, 2: 0.02}}
+    assert results.differences({1: one, 2: other}) == {"seed": {1: 11, 2: 15}, "method.entropy": {1: 0.5, 2: 0.02}}
     assert results.differences({1: one, 2: one}) == {}
 
 

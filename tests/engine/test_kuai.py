@@ -30,6 +30,7 @@ from engine.data import bundle, fetch, kuai, kuairand, kuairec
 from engine.data.heads import with_head_share
 from engine.data.observed import response_table
 from engine.evaluate import evaluation_users, sessions_of
+from engine.learn.moment import Rules, observe, observed
 from engine.metrics import exposure_counts, gini, summary
 from engine.options import BadInput
 from engine.overview import environment, overview
@@ -577,6 +578,11 @@ def test_no_method_shows_what_the_test_catalogue_lacks(method: str, repeats: boo
     for step in range(2):
         drawn = policy.act(obs, generator=torch.Generator().manual_seed(step)) if method != "oracle" else policy.act(obs)
         assert all(len(set(row)) == 5 for row in drawn.tolist())
+        if hasattr(policy, "rank"):  # as an exported policy and an environment choose
+            rules = Rules(5, 8, repeats, spec.settings["state"]["history"], rec.test.items.absent)
+            assert torch.equal(policy.rank(observed(parts.view, rules, obs)), policy.act(obs))
+            apart = observe(parts.view, rules, obs.history, obs.rewards, obs.shown, torch.zeros(obs.shown.shape))
+            assert rec.test.items.in_play()[policy.rank(apart)].all()
         obs = parts.test.step(drawn).obs
 
 
