@@ -82,6 +82,7 @@ class Bench:
 
         def frozen() -> bool:
             os.kill(process.pid, signal.SIGSTOP)
+            until(lambda: stopped(process.pid), every=0.001)  # a thread inside the kernel may still take a lock before it stops
             try:
                 impatient.write(lambda connection: connection.execute(update(models.runs).values(parent=models.runs.c.parent)))
             except Unavailable:
@@ -105,6 +106,14 @@ def environment() -> dict[str, str]:
     """That of this process, with the code on the path."""
     paths = [str(Path(models.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def stopped(pid: int) -> bool:
+    """Whether all threads of a process have stopped; elsewhere than on Linux, whether the process has."""
+    tasks = Path(f"/proc/{pid}/task")
+    if not tasks.is_dir():
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in tasks.glob("*/stat"))
 
 
 def toys(folder: Path) -> list[psutil.Process]:
