@@ -14,7 +14,8 @@ original has no terminal mask. 4. the reward is the response itself; the origina
 item-to-item click-through from the recent history, −2 times that for passed items and −1 for a repeat. `reward=click_through`
 is that: rates by the log, their mean over ten places instead of the sum, passed what the session leaves unanswered; repeats,
 which the world rules out unless `world.repeats`, are items that the session has shown at all, not only last. 5. the target
-entropy is the port's 0.8 of log|A|; the original's 1 only a uniform policy reaches. 6. α starts near the scale of differences
+entropy is a smaller share of log|A| than the original's 1, which only a uniform policy reaches, and than the port's 0.8
+(docs/methods.md). 6. α starts near the scale of differences
 between items' values instead of e^−1.5. 7. actor and critics start at stage I's predicted clicks, as all learned methods here
 do. 8. each item answers for its own response.
 """
@@ -53,10 +54,14 @@ class Config(ReplayConfig):
     """`method.*` of `sac4ir`."""
 
     batch: int = option(128, "user-steps in one gradient step", low=1, high=1_000_000, source="authors' codes: 64 to 256")
-    learning_rate: float = option(1e-3, "Adam's step size of actor and critics", above=0, high=1, source="tuned; port 3e-4")
+    learning_rate: float = option(
+        3e-4, "Adam's step size of actor and critics", above=0, high=1, source="tuned, over three seeds; port 3e-4"
+    )
     alpha_rate: float = option(3e-3, "Adam's step size of log α", above=0, high=1)
-    gamma: float = option(0.5, "discount per step", low=0, high=1, source="tuned; authors' code: 0.9 to 0.99")
-    entropy: float = option(0.8, "target entropy as a share of log|A|", low=0, high=1, source="tuned, as the port's")
+    gamma: float = option(0.5, "discount per step", low=0, high=1, source="tuned, over three seeds; authors' code: 0.9 to 0.99")
+    entropy: float = option(
+        0.5, "target entropy as a share of log|A|", low=0, high=1, source="tuned, over three seeds; port 0.8"
+    )
     alpha: float = option(0.05, "α at the start", above=0, high=100)
     target_rate: float = option(0.01, "how fast the target critics follow", above=0, high=1)
     sharpness: float = option(3.0, "factor on stage I's logits in the first policy", above=0, high=100)
