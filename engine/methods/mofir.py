@@ -42,13 +42,15 @@ LAM_MOST = 9.0  # ω_fair 0.9; a larger λ is legal, and changes little
 class Config(ReplayConfig):
     """`method.*` of `mofir`."""
 
-    omega: float = option(0.1, "ω_fair in evaluation: weight of the tail share, the response has the rest", low=0, high=1)
+    omega: float = option(
+        0.0, "ω_fair in evaluation: weight of the tail share, the response has the rest", low=0, high=1, source="tuned"
+    )
     updates: int = option(64, "gradient steps after each batch of sessions", low=1, high=100_000, source="docs/methods.md")
-    actor_rate: float = option(1e-4, "Adam's step size of the actor", above=0, high=1, source="DDPG")
+    actor_rate: float = option(3e-5, "Adam's step size of the actor", above=0, high=1, source="tuned; DDPG 1e-4")
     critic_rate: float = option(1e-3, "Adam's step size of the critic", above=0, high=1, source="DDPG")
     gamma: float = option(0.9, "discount per step", low=0, high=1, source="this line of research")
     tau: float = option(0.005, "how far targets go to their networks at each step", above=0, high=1, source="docs/methods.md")
-    sigma: float = option(0.4, "length of the exploration noise beside a vector of length 1", low=0, high=100)
+    sigma: float = option(0.4, "length of the exploration noise beside a vector of length 1", low=0, high=100, source="tuned")
     hidden: int = option(128, "width of the networks' two hidden layers", low=4, high=4096)
 
 
