@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from engine import checkpoint
 
 SOURCES = (
+    "candidates.py",
     "factors.py",
     "nets.py",
     "rows.py",

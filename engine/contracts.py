@@ -45,6 +45,22 @@ class Items:
             there[self.absent] = False
         return there
 
+    def reordered(self, order: Tensor) -> Items:
+        """The catalogue whose item i is this one's order[i] (I,)."""
+        absent = None if self.absent is None else order.argsort()[self.absent].sort().values
+        titles = tuple(self.titles[i] for i in order.tolist())
+        return Items(
+            self.popularity[order], self.head[order], self.tags[order], self.main_tag[order], self.tag_names, titles, absent
+        )
+
+    def first(self, count: int) -> Items:
+        """The items with ids below `count`."""
+        absent = None if self.absent is None else self.absent[self.absent < count]
+        return Items(
+            self.popularity[:count], self.head[:count], self.tags[:count], self.main_tag[:count], self.tag_names,
+            self.titles[:count], absent if absent is not None and len(absent) else None,
+        )  # fmt: skip
+
     def log_popularity(self) -> Tensor:
         """(I,) log(1 + exposures), standardised over the catalogue: Eq. 6's log pop, guarded against 0."""
         log = torch.log1p(self.popularity.float())
@@ -104,6 +120,21 @@ class Truth(Protocol):
     def genuine(self, users: Tensor, items: Tensor) -> Tensor:
         """(B,K) probability that the user likes the item, without conformity, satiation or influence."""
 
+    def reordered(self, order: Tensor) -> Truth:
+        """The same for a catalogue whose item i is this one's order[i] (I,)."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The part of a large catalogue that policies choose from (engine/candidates.py): its items have the ids below `count`.
+
+    order int64 (I,): an item's id in the dataset as it was loaded. measured: how much of what users would be shown is there.
+    """
+
+    count: int
+    order: Tensor
+    measured: Mapping[str, float]
+
 
 @dataclass(frozen=True)
 class Data:
@@ -114,7 +145,7 @@ class Data:
     responses: part ("train", "test") → what answers in that world, parameters of generated clicks or a table of observed
     responses; to a part that it lacks a model is fitted. fingerprint: names the content; two Data with one fingerprint are
     equal. repairs: what the loader had to mend, counted. files: part → users, items and interactions of its files before
-    anything was mended.
+    anything was mended. candidates: what policies choose from, where that is not all items.
     """
 
     name: str
@@ -129,6 +160,18 @@ class Data:
     files: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     responses: Mapping[str, Any] | None = None
     truth: Truth | None = None
+    candidates: Candidates | None = None
+
+    def choice(self, part: str) -> Items:
+        """The items that policies choose from in the `train` or the `test` world."""
+        items: Items = getattr(self, part).items
+        return items if self.candidates is None else items.first(self.candidates.count)
+
+    def lessons(self) -> Dataset:
+        """The training log as methods see it: its rows of items that they may choose."""
+        if self.candidates is None:
+            return self.train
+        return replace(self.train.select(self.train.item < self.candidates.count), items=self.choice("train"))
 
 
 @dataclass(frozen=True)

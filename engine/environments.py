@@ -71,7 +71,8 @@ class Platform:
         self.spec, self.action = wanted, action
         self.data: Data = run.load_data(wanted)
         self.world: Simulator = run.make_world(wanted, self.data, part)[0]
-        self.view: View = run.purify(wanted, Stage(self.data, wanted.config("state"), wanted.seed))
+        whole: View = run.purify(wanted, Stage(self.data, wanted.config("state"), wanted.seed))
+        self.view = run.choosing(whole, self.data)
         world = self.world
         self.rules = Rules(world.slate, world.max_len, world.repeats, world.history, world.items.absent)
         self.points = points_of(self.view)
@@ -338,4 +339,4 @@ def measure(
     platform: Platform = env.unwrapped.platform  # type: ignore[union-attr]
     world = run.make_world(platform.spec, platform.data, "test")[0]
     played = sessions_of(world, AgentPolicy(platform, predict), evaluation_users(world, episodes, luck), luck=luck)
-    return summary(played.cpu(), world.items, platform.data.truth)
+    return summary(played.cpu(), platform.data.test.items, platform.data.truth)

@@ -68,7 +68,7 @@ def export(folder: Path, out: Path, *, lam: float | None = None, steps: int | No
     return {
         "file": str(out),
         "bytes": len(buffer.getvalue()),
-        "items": len(trained.items),
+        "items": about["items"],
         **{name: about[name] for name in names},
         "checked": {"slates": slates, "equal": equal},
     }
@@ -86,13 +86,13 @@ def check_exportable(trained: Trained) -> None:
 def rules_of(trained: Trained) -> Rules:
     """What the run's policy assumes of a world."""
     world: WorldConfig = trained.spec.config("world")
-    history, absent = trained.spec.settings["state"]["history"], trained.data.test.items.absent
+    history, absent = trained.spec.settings["state"]["history"], trained.world.items.absent
     return Rules(world.slate, world.max_len, world.repeats, history, absent)
 
 
 def trace(trained: Trained) -> ExportedProgram:
     """The program of a run's policy, for any number of users at once."""
-    policy, view = copy.deepcopy((trained.policy, trained.view))
+    policy, view = copy.deepcopy((trained.policy, trained.choosing))
     rules = rules_of(trained)
     program = Program(policy, view, rules).eval().requires_grad_(False)  # type: ignore[arg-type]
     batch = Dim("batch", min=1)
@@ -148,6 +148,9 @@ def metadata(trained: Trained) -> dict[str, Any]:
         inputs.append({"name": "lam", "dtype": "float32", "shape": ["batch"], "doc": "λ of each user; NaN is the default"})
     module = catalog.find("datasets", spec.dataset)
     named = getattr(module, "item_names", None)
+    names = None if named is None else named(spec.config("dataset"))
+    if names is not None and trained.data.candidates is not None:
+        names = [names[item] for item in trained.data.candidates.order.tolist()]
     return {
         "format": "fairstate policy",
         "version": VERSION,
@@ -159,10 +162,11 @@ def metadata(trained: Trained) -> dict[str, Any]:
         "fingerprint": trained.data.fingerprint,
         **{name: getattr(rules, name) for name in ("slate", "max_len", "repeats", "history")},
         "items": len(trained.items),
+        "candidates": len(trained.world.items),
         "inputs": inputs,
         "outputs": [_table("slates", "int64", rules.slate, "distinct items to show")],
         "lam": lam,
-        "names": None if named is None else named(spec.config("dataset")),
+        "names": names,
         "titles": list(trained.items.titles),
         "spec": asdict(spec),
     }

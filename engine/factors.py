@@ -14,6 +14,7 @@ from engine.options import Diverged
 
 BATCH = (256, 8192)  # fewest and most logged rows in one step of Adam
 STEPS = 64  # in one epoch, where the log is long enough
+LARGE = 200_000  # users or items beyond which a step of Adam touches only the vectors of its batch's rows
 DETAIL = 10.0  # precision of an item's detail around its tags' vectors
 # (loss (n,), probability (n,), reward (n,), step) → weights (n,) of a batch's rows; nothing is differentiated through it
 Reweigh = Callable[[Tensor, Tensor, Tensor, int], Tensor]
@@ -67,13 +68,14 @@ def factorise(
     2021), and let an item's vector be its tags' vectors plus a detail, so that rarely shown items get a vector too.
     decay: precision of the users' prior. weight (N,): of each row. reweigh: gives a batch's rows weights from their present
     losses; the loss is then their weighted mean, so that the priors keep their share. watch: told the share that is done; may
-    raise Stopped.
+    raise Stopped. With more than LARGE users or items Adam is lazy: moments of a vector move when its rows are met.
     """
+    large = max(log.users, len(log.items)) > LARGE
     biases = biases or disentangle
     users = nn.Parameter(0.1 * torch.randn(log.users, width, generator=generator))
     items = nn.Parameter(0.1 * torch.randn(len(log.items), width, generator=generator))
-    user_bias, item_bias = nn.Parameter(torch.zeros(log.users)), nn.Parameter(torch.zeros(len(log.items)))
-    conformity = nn.Parameter(torch.zeros(log.users))
+    user_bias, item_bias = nn.Parameter(torch.zeros(log.users, 1)), nn.Parameter(torch.zeros(len(log.items), 1))
+    conformity = nn.Parameter(torch.zeros(log.users, 1))
     mean = log.reward.mean().clamp(0.01, 0.99)
     offset = nn.Parameter(torch.log(mean / (1 - mean)))
     level = log.items.log_popularity()[:, None]
@@ -84,37 +86,42 @@ def factorise(
     share = log.items.tags.float()
     share = share / share.sum(1, keepdim=True).clamp_min(1)  # (I,G): an item's tags, weighted to 1
     kinds = nn.Parameter(0.1 * torch.randn(share.shape[1], width, generator=generator))
-    trained = [users, items, offset] + [user_bias, item_bias] * biases
-    trained += [conformity, first, shift, second, kinds] * disentangle
-    adam = torch.optim.Adam(trained, lr=learning_rate, fused=True)
+    tables = [users, items] + [user_bias, item_bias] * biases + [conformity] * disentangle
+    rest = [offset] + [first, shift, second, kinds] * disentangle
+    adams: list[torch.optim.Optimizer] = [torch.optim.Adam(rest if large else tables + rest, lr=learning_rate, fused=True)]
+    if large:
+        adams.append(torch.optim.SparseAdam(tables, lr=learning_rate))
 
     batch = min(max(len(log) // STEPS, BATCH[0]), BATCH[1], len(log))
     steps = epochs * max(1, -(-len(log) // batch))
-    schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: 1.0 - 0.9 * step / steps)
+    schedules = [torch.optim.lr_scheduler.LambdaLR(adam, lambda step: 1.0 - 0.9 * step / steps) for adam in adams]
     # The prior's share in each logged row: precision / how often the entity is seen.
     per_user = 1 / log.lengths().clamp_min(1).float()
     per_item = 1 / torch.bincount(log.item, minlength=len(log.items)).clamp_min(1).float()
     detail = DETAIL if disentangle else 1.0
 
-    def curve() -> Tensor:
-        return (torch.tanh(level @ first + shift) @ second)[:, 0]
+    def at(ids: Tensor, table: Tensor) -> Tensor:
+        return F.embedding(ids, table, sparse=large)
+
+    def curve(ids: Tensor | None = None) -> Tensor:
+        return (torch.tanh((level if ids is None else level[ids]) @ first + shift) @ second)[:, 0]
 
     done = 0
     for _ in range(epochs):
         for rows in torch.randperm(len(log), generator=generator).split(batch):
             u, i = log.user[rows], log.item[rows]
-            p, q = F.embedding(u, users), F.embedding(i, items)
+            p, q = at(u, users), at(i, items)
             prior = decay * per_user[u] * p.pow(2).sum(1) + detail * per_item[i] * q.pow(2).sum(1)
             if disentangle:
-                q = q + F.embedding(i, share @ kinds)
+                q = q + (share[i] @ kinds if large else F.embedding(i, share @ kinds))
             logit = (p * q).sum(1) + offset
             if biases:
-                a, b = user_bias[u], item_bias[i]
+                a, b = at(u, user_bias)[:, 0], at(i, item_bias)[:, 0]
                 logit = logit + a + b
                 prior = prior + per_user[u] * a.pow(2) + per_item[i] * b.pow(2)
             if disentangle:
-                c = conformity[u]
-                logit = logit + (1 + c) * curve()[i]
+                c = at(u, conformity)[:, 0]
+                logit = logit + (1 + c) * (curve(i) if large else curve()[i])
                 prior = prior + per_user[u] * c.pow(2)
             reward, own = log.reward[rows], None if weight is None else weight[rows]
             if reweigh is None:
@@ -124,10 +131,12 @@ def factorise(
                 given = reweigh(each.detach(), torch.sigmoid(logit.detach()), reward, done)
                 loss = (given * each).sum() / given.sum().clamp_min(1e-6)
             loss = loss + 0.5 * prior.mean() + 0.5 * kinds.pow(2).sum() / len(log)
-            adam.zero_grad()
+            for adam in adams:
+                adam.zero_grad()
             loss.backward()
-            adam.step()
-            schedule.step()
+            for adam, schedule in zip(adams, schedules, strict=True):
+                adam.step()
+                schedule.step()
             done += 1
         if not torch.isfinite(loss):
             raise Diverged("the embeddings' loss is not finite")
@@ -135,4 +144,5 @@ def factorise(
     with torch.no_grad():
         h = curve() if disentangle else torch.zeros(len(log.items))
         vectors = items + share @ kinds if disentangle else items
-        return Factors(*(part.detach().clone() for part in (users, vectors, user_bias, item_bias, offset, conformity, h)))
+        fitted = (users, vectors, user_bias[:, 0], item_bias[:, 0], offset, conformity[:, 0], h)
+        return Factors(*(part.detach().clone() for part in fitted))

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from engine import cache, catalog, checkpoint
+from engine.candidates import narrowed
 from engine.contracts import Budget, Data, Items, Obs, Policy, Recorder, Sessions
 from engine.data.heads import HEAD_SHARE, with_head_share
 from engine.data.observed import ResponseTable
@@ -66,7 +67,7 @@ def run(spec: RunSpec, recorder: Recorder, folder: Path) -> Result:
 
     with _timed(seconds, "pretrain"), cache.noted() as cached["pretrain"]:
         watch("data", 0)
-        data = load_data(spec)
+        data = load_data(spec, watch)
         train_world, train_fidelity = make_world(spec, data, "train", device, watch)
         test_world, test_fidelity = make_world(spec, data, "test", device, watch)
         stage = Stage(data, spec.config("state"), spec.seed, watch)
@@ -79,7 +80,9 @@ def run(spec: RunSpec, recorder: Recorder, folder: Path) -> Result:
         budget = Budget(spec.episodes, spec.user_steps)
         generator = torch.Generator().manual_seed(spec.seed)
         tally = _Tally(recorder)
-        policy = module.train(train_world, view, data.train, spec.config("method"), budget, tally, generator)
+        policy = module.train(
+            train_world, choosing(view, data), data.lessons(), spec.config("method"), budget, tally, generator
+        )
         checkpoint.write_tensors(folder / POLICY, policy.state_dict())
     with _timed(seconds, "evaluate"):
         users = evaluation_users(test_world, spec.evaluation_episodes, EVALUATION_LUCK)
@@ -99,6 +102,7 @@ def run(spec: RunSpec, recorder: Recorder, folder: Path) -> Result:
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "device": str(device),
         "repairs": dict(data.repairs),
+        "candidates": None if data.candidates is None else {"items": data.candidates.count, **data.candidates.measured},
         "world": {
             name: None if fidelity is None else fidelity.scores()
             for name, fidelity in (("train", train_fidelity), ("test", test_fidelity))
@@ -111,12 +115,15 @@ def run(spec: RunSpec, recorder: Recorder, folder: Path) -> Result:
     return result
 
 
-def load_data(spec: RunSpec) -> Data:
-    """The dataset of a spec, checked against the world's sizes."""
+def load_data(spec: RunSpec, watch: Callable[[str, float], None] = lambda *_: None) -> Data:
+    """The dataset of a spec, checked against the world's sizes, with candidates chosen where it is large."""
     data: Data = catalog.find("datasets", spec.dataset).load(spec.config("dataset"))
-    check_sizes(spec, min(int(part.items.in_play().sum()) for part in (data.train, data.test)))
     share = spec.settings["world"]["head_share"]
-    return data if share == HEAD_SHARE else with_head_share(data, share)
+    if share != HEAD_SHARE:
+        data = with_head_share(data, share)
+    data = narrowed(data, spec.settings["state"]["candidates"], watch)
+    check_sizes(spec, min(int(data.choice(part).in_play().sum()) for part in PARTS))
+    return data
 
 
 def device_of(spec: RunSpec) -> torch.device:
@@ -146,8 +153,7 @@ def make_world(
         assert data.responses is not None
         known = data.responses[part]
         model = Table(known) if isinstance(known, ResponseTable) else Generated(known)
-    items = (data.train if part == "train" else data.test).items
-    return Simulator(items, model, start, world, spec.settings["state"]["history"], str(device)), fidelity
+    return Simulator(data.choice(part), model, start, world, spec.settings["state"]["history"], str(device)), fidelity
 
 
 def is_fitted(spec: RunSpec, data: Data, part: str) -> bool:
@@ -209,6 +215,11 @@ def purify(spec: RunSpec, stage: Stage) -> View:
     return view
 
 
+def choosing(view: View, data: Data) -> View:
+    """A view as policies are told it: with the items that they may choose."""
+    return view.narrowed(None if data.candidates is None else data.candidates.count)
+
+
 def save_view(folder: Path, spec: RunSpec, data: Data, view: View, observed: Tensor) -> None:
     """Keep a view, and the observed item vectors (I,D) of the raw state, so that `load_view` needs nothing else."""
     kept = {"purifier": spec.purifier, "data": data.fingerprint, "dataset": data.name, "observed": observed.cpu()}
@@ -245,8 +256,13 @@ class Trained:
 
     @property
     def items(self) -> Items:
-        """The test world's catalogue."""
+        """The test world's catalogue, candidates first."""
         return self.data.test.items
+
+    @property
+    def choosing(self) -> View:
+        """The view as the policy is told it."""
+        return choosing(self.view, self.data)
 
     def play(self, users: Tensor, *, luck: int = EVALUATION_LUCK, states: bool = False) -> Sessions:
         """One greedy session with each of `users` of the test world. With `states`, the notes hold `state` and `raw`
@@ -272,7 +288,7 @@ def load_run(folder: Path, *, lam: float | None = None, steps: int | None = None
     if kept is None:
         raise BadInput(f"run = {str(folder)!r} is not legal: it holds no whole {POLICY}; it must be a finished run's folder")
     module, config = catalog.find("methods", spec.method), spec.config("method")
-    policy: Policy = module.load_policy(kept, view, data.train.items, config)
+    policy: Policy = module.load_policy(kept, choosing(view, data), data.choice("train"), config)
     if lam is not None:
         if not hasattr(policy, "with_lam"):
             raise BadInput(f"lam = {lam} is not legal: {spec.method} has no λ")

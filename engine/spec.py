@@ -49,6 +49,12 @@ class StateConfig(Config):
     """`state.*`: the item vectors and the history encoder of stage I."""
 
     width: int = option(24, "width of states and item vectors (D)", low=2, high=512)
+    candidates: int = option(
+        20_000,
+        "items that policies choose from at most; in a larger catalogue the most promising ones (docs/worlds.md)",
+        low=100,
+        high=10_000_000,
+    )
     history: int = option(400, "the last interactions that a state is made of, the session included (H)", low=10, high=5000)
     epochs: int = option(12, "passes over the training log when item vectors are learnt", low=1, high=1000)
     learning_rate: float = option(0.02, "Adam's first step size for item vectors", above=0, high=1)

@@ -40,14 +40,13 @@ class Server:
     def _table(self, name: str, rows: list[list[list[float]]], width: int) -> tuple[Tensor, Tensor]:
         """Items (B,width), right-aligned and −1 where there is none, and responses (B,width). A long history keeps its end."""
         items, responses = torch.full((len(rows), width), -1), torch.zeros(len(rows), width)
+        known = self.about["candidates" if name == "shown" else "items"]
         for row, pairs in enumerate(rows):
             if name == "shown" and len(pairs) > width:
                 raise ValueError(f"shown has {len(pairs)} items: a session of this policy has at most {width}")
             for place, (item, response) in enumerate(pairs[-width:], start=width - min(width, len(pairs))):
-                if not (isinstance(item, int) and 0 <= item < self.about["items"] and 0 <= response <= 1):
-                    raise ValueError(
-                        f"{name} holds [{item}, {response}]: items are 0 to {self.about['items'] - 1}, responses 0 to 1"
-                    )
+                if not (isinstance(item, int) and 0 <= item < known and 0 <= response <= 1):
+                    raise ValueError(f"{name} holds [{item}, {response}]: items are 0 to {known - 1}, responses 0 to 1")
                 items[row, place], responses[row, place] = item, response
         return items, responses
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,10 @@ class ResponseTable:
     values: Tensor
     column: Tensor
     missing: int
+
+    def reordered(self, order: Tensor) -> ResponseTable:
+        """The same for a catalogue whose item i is this one's order[i]."""
+        return replace(self, column=self.column[order])
 
 
 def response_table(log: Dataset) -> ResponseTable:

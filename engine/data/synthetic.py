@@ -81,6 +81,10 @@ class ClickModel:
         match = (self.preference[users].unsqueeze(1) * self.vector[items]).sum(-1)
         return self.sharpness * match + self.bias[items] + self.conformity[users].unsqueeze(1) * self.pull[items]
 
+    def reordered(self, order: Tensor) -> ClickModel:
+        """The same for a catalogue whose item i is this one's order[i]."""
+        return replace(self, vector=self.vector[order], bias=self.bias[order], pull=self.pull[order], tag=self.tag[order])
+
 
 @dataclass(frozen=True)
 class SyntheticTruth:
@@ -95,6 +99,10 @@ class SyntheticTruth:
         """(B,K) probability of liking: no conformity, no satiation, no influence."""
         match = (self.preference[users].unsqueeze(1) * self.clicks.vector[items]).sum(-1)
         return torch.sigmoid(self.clicks.sharpness * match + self.clicks.bias[items])
+
+    def reordered(self, order: Tensor) -> SyntheticTruth:
+        """The same for a catalogue whose item i is this one's order[i]."""
+        return replace(self, clicks=self.clicks.reordered(order))
 
 
 def catalogue_size(config: Config) -> int:

@@ -13,6 +13,7 @@ from engine.options import BadInput
 from engine.state.stage import Stage
 
 SHARED = ("items", "bias", "curve", "scale", "offset", "centre", "spread")
+PER_ITEM = ("items", "bias", "curve")
 CALIBRATION_STEPS, CALIBRATION_BATCH = 200, 8192
 BIAS_PRECISION = 3.0  # prior on an item's learnt appeal, in rows of the log
 
@@ -62,6 +63,23 @@ class View(nn.Module):
     def predict(self, state: Tensor) -> Tensor:
         """(B,I) logits of a click: scale·⟨state, item⟩ + bias + curve + offset."""
         return torch.addmm(self.bias + self.curve + self.offset, self.scale * state, self.items.T)
+
+    def narrowed(self, count: int | None) -> View:
+        """The same states, with the items whose ids are below `count` alone; all of them where that is None."""
+        return self if count is None or count >= len(self.items) else _Narrowed(self, count)
+
+
+class _Narrowed(View):
+    """What policies see of a view when they choose from a part of the catalogue: histories may hold all items."""
+
+    def __init__(self, whole: View, count: int) -> None:
+        super().__init__(
+            {**{name: getattr(whole, name) for name in SHARED}, **{n: getattr(whole, n)[:count] for n in PER_ITEM}}
+        )
+        self.whole = whole
+
+    def encode(self, obs: Obs, steps: int | None, samples: int, generator: torch.Generator | None) -> Tensor:
+        return self.whole(obs, steps=steps, samples=samples, generator=generator)
 
 
 def calibrate(view: View, stage: Stage, *, learn_bias: bool) -> None:

@@ -114,17 +114,18 @@ class _Bench:
             if line:
                 say(line)
 
-        self.data = run.load_data(spec)
+        self.data = run.load_data(spec, watch)
         device = run.device_of(spec)
         self.world: Simulator = run.make_world(spec, self.data, "train", device, watch)[0]
-        self.view = run.purify(spec, Stage(self.data, spec.config("state"), spec.seed, watch)).to(device)
+        view = run.purify(spec, Stage(self.data, spec.config("state"), spec.seed, watch)).to(device)
+        self.view, self.lessons = run.choosing(view, self.data), self.data.lessons()
 
     def measure(self, settings: Mapping[str, Any], watch: Callable[[float], None]) -> dict[str, float]:
         """Train once, and meet the validation users."""
         spec = _with(self.spec, settings)
         recorder = _Watched(watch)
         policy: Policy = catalog.find("methods", spec.method).train(
-            self.world, self.view, self.data.train, spec.config("method"), Budget(spec.episodes, spec.user_steps), recorder,
+            self.world, self.view, self.lessons, spec.config("method"), Budget(spec.episodes, spec.user_steps), recorder,
             torch.Generator().manual_seed(spec.seed),
         )  # fmt: skip
         users = Curve(self.world, recorder).users

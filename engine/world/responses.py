@@ -29,8 +29,9 @@ class ResponseSession(Protocol):
     def probability(self, slate: Tensor) -> Tensor:
         """(B,K) probability of a positive response to items (B,K)."""
 
-    def everything(self) -> Tensor:
-        """(B,I) the same for the whole catalogue: for the oracle in evaluation, never for training."""
+    def everything(self, count: int | None = None) -> Tensor:
+        """(B,count) the same for the items with ids below `count`, or (B,I) for all: for the oracle in evaluation, never for
+        training."""
 
     def observe(self, slate: Tensor, clicks: Tensor) -> None:
         """Let the users be changed by what they were shown (B,K) and how they responded (B,K)."""
@@ -94,10 +95,10 @@ class _GeneratedSession:
             logit = logit.sub_(self.memory.gather(1, self._tags), alpha=parent.model.satiation)
         return torch.sigmoid_(logit)
 
-    def everything(self) -> Tensor:
+    def everything(self, count: int | None = None) -> Tensor:
         parent = self.parent
-        logit = self.profile @ parent.table.T
-        return torch.sigmoid_(logit.sub_(self.memory[:, parent.model.tag], alpha=parent.model.satiation))
+        logit = self.profile @ parent.table[:count].T
+        return torch.sigmoid_(logit.sub_(self.memory[:, parent.model.tag[:count]], alpha=parent.model.satiation))
 
     def observe(self, slate: Tensor, clicks: Tensor) -> None:
         model = self.parent.model
@@ -147,8 +148,8 @@ class _FittedSession:
     def probability(self, slate: Tensor) -> Tensor:
         return torch.sigmoid_(torch.bmm(F.embedding(slate, self.table), self.profile.unsqueeze(2)).squeeze(2))
 
-    def everything(self) -> Tensor:
-        return torch.sigmoid_(self.profile @ self.table.T)
+    def everything(self, count: int | None = None) -> Tensor:
+        return torch.sigmoid_(self.profile @ self.table[:count].T)
 
     def observe(self, slate: Tensor, clicks: Tensor) -> None:
         pass
@@ -183,10 +184,11 @@ class _TableSession:
     def probability(self, slate: Tensor) -> Tensor:
         return self.values[self.users.unsqueeze(1), self.column[slate]]
 
-    def everything(self) -> Tensor:
-        known = self.column >= 0
-        answers = self.values.new_zeros(len(self.users), len(self.column))  # items out of play are never shown
-        answers[:, known] = self.values[self.users][:, self.column[known]]
+    def everything(self, count: int | None = None) -> Tensor:
+        column = self.column[:count]
+        known = column >= 0
+        answers = self.values.new_zeros(len(self.users), len(column))  # items out of play are never shown
+        answers[:, known] = self.values[self.users][:, column[known]]
         return answers
 
     def observe(self, slate: Tensor, clicks: Tensor) -> None:

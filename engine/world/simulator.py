@@ -124,7 +124,7 @@ class Simulator:
     def click_probabilities(self) -> Tensor:
         """(B,I) what each user of the running session would answer to each item now. For evaluation's oracle only: a test
         proves that no training asks."""
-        return self._session.everything()
+        return self._session.everything(len(self.items))
 
     def _observe(self) -> Obs:
         at = self._step * self.slate

@@ -72,6 +72,7 @@ class Parts:
         torch.set_num_threads(1)
         self.spec, self.data = spec, run.load_data(spec)
         self.view = run.purify(spec, Stage(self.data, spec.config("state"), spec.seed))
+        self.choosing = run.choosing(self.view, self.data)
         self.train: Simulator = run.make_world(spec, self.data, "train")[0]
         self.test: Simulator = run.make_world(spec, self.data, "test")[0]
 
@@ -80,7 +81,7 @@ class Parts:
         generator = torch.Generator().manual_seed(spec.seed if seed is None else seed)
         budget = Budget(spec.episodes if episodes is None else episodes)
         policy: Policy = module.train(
-            self.train, self.view, self.data.train, spec.config("method"), budget, recorder, generator
+            self.train, self.choosing, self.data.lessons(), spec.config("method"), budget, recorder, generator
         )
         return policy
 
