@@ -227,7 +227,7 @@ def test_mofir_moves_along_its_weights(theatre: Store, page: Page) -> None:
     slider = test.slider(key="lam.along.3")
     assert (slider.min, slider.max, slider.value) == (0.0, 9.0, 0.0)
     done = test.session_state["_along"]
-    assert sorted(lam for _, lam in done) == sorted({0.1111, *pareto.lams(9.0)})
+    assert sorted(lam for _, lam in done) == sorted(pareto.lams(9.0))
     assert len({round(own["ad"], 6) for own in done.values()}) > 1, "ω changes what is shown"
 
 
