@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from engine import nets
 from engine.contracts import Budget, Items, Obs, Recorder, Sessions, StateView, World
 from engine.learn import inputs as told
+from engine.learn.descent import descend
 from engine.learn.gae import advantages
 from engine.learn.loop import Count, exploration, until_spent
 from engine.learn.moment import Moment
@@ -134,9 +135,9 @@ def learn(
             scaled = standardise(advantage[step, row])
         else:  # a draw answers for its own reward and what follows, not for the rest of the slate
             scaled = standardise((advantage - rewards)[step, row].unsqueeze(1) + each[step, row])
+
         # 3. One pass over the batch.
-        losses = []
-        for part in torch.randperm(len(step), generator=generator).split(config.batch):
+        def loss_of(part: Tensor) -> tuple[Tensor, Tensor]:
             t, b = step[part], row[part]
             scores = net.actor(notes["inputs"][t, b], notes["state"][t, b])
             blocked = None if world.repeats else shown_before(sessions, t, b, net.actor.position)
@@ -147,12 +148,11 @@ def learn(
             credited = probability.sum(1) * scaled[part] if each is None else (probability * scaled[part]).sum(1)
             policy_loss = -credited.mean()
             loss = policy_loss + config.value * value_loss - config.entropy * entropy
-            adam.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(net.parameters(), 0.5)
-            adam.step()
-            count["updates"] += 1
-            losses.append(torch.stack([policy_loss, value_loss, entropy]).detach())
+            return loss, torch.stack([policy_loss, value_loss, entropy])
+
+        parts = torch.randperm(len(step), generator=generator).split(config.batch)
+        losses = [descend(adam, net, part, loss_of) for part in parts]
+        count["updates"] += len(losses)
         policy_loss, value_loss, entropy = torch.stack(losses).mean(0).tolist()
         found = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
         if each is not None:

@@ -45,6 +45,13 @@ class Scorer(nn.Module):
         query = self.query(inputs, state)
         return torch.addmm(self.bias, query, F.normalize(self.vectors, dim=1).T * self.log_scale.exp())
 
+    def weighted(self, inputs: Tensor, state: Tensor, weight: Tensor, against: Tensor) -> Tensor:
+        """(n,I) weight·logits − against·level, for weight and against (n,): one product, and no other pass over (n,I)."""
+        query = self.query(inputs, state) * (weight * self.log_scale.exp()).unsqueeze(1)
+        rows = torch.cat([query, weight.unsqueeze(1), -against.unsqueeze(1)], 1)
+        columns = torch.cat([F.normalize(self.vectors, dim=1), self.bias.unsqueeze(1), self.level.unsqueeze(1)], 1)
+        return rows @ columns.T
+
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """See `_groups`."""
         return _groups(self, learning_rate)

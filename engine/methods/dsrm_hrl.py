@@ -32,13 +32,14 @@ from torch import Tensor, nn
 from engine import nets
 from engine.contracts import Budget, Dataset, Items, LamRange, Obs, Recorder, Sessions, StateView, World
 from engine.learn import inputs as told
+from engine.learn.descent import descend
 from engine.learn.gae import advantages
 from engine.learn.loop import Count, Kept, exploration, until_spent
 from engine.learn.moment import Moment
 from engine.learn.ppo import approximate_kl, clipped_loss, standardise
 from engine.learn.rollout import shown_before
 from engine.learn.scorer import Scorer, feasible_heads, heads_left, places_shown
-from engine.learn.slate import log_probability, log_probability_quota, sample, sample_quota, top, top_quota
+from engine.learn.slate import ROWS, log_probability, log_probability_quota, sample, sample_quota, top, top_quota
 from engine.metrics import gini
 from engine.options import BadInput, option
 from engine.options import Config as BaseConfig
@@ -154,8 +155,8 @@ class Worker(nn.Module):
         if self.own_weight is not None:
             omega_fair = self.own_weight(inputs)[:, 0]
         # Eq. 6: Ψ = ω_acc·Sim(ŝ, e_i) − ω_fair·log pop_i, Sim the cosine with item intercepts (Difference 1).
-        psi = omega_acc.unsqueeze(1) * self.scorer(inputs, state) - omega_fair.unsqueeze(1) * self.scorer.level
-        return psi * self.log_sharpness.exp()
+        sharpness = self.log_sharpness.exp()
+        return self.scorer.weighted(inputs, state, omega_acc * sharpness, omega_fair * sharpness)
 
 
 class DsrmHrlPolicy:
@@ -413,15 +414,20 @@ def improve_manager(
     target, scaled = (advantage + value)[step, row], standardise(advantage[step, row])
     with torch.no_grad():
         old, _ = manager.log_probability(sight, z)
-    losses = []
-    for _ in range(config.epochs):
-        for part in torch.randperm(len(step), generator=generator).split(config.batch):
-            probability, entropy = manager.log_probability(sight[part], z[part])
-            policy_loss = clipped_loss(probability, old[part], scaled[part], config.clip)
-            value_loss = F.mse_loss(manager.critic(sight[part])[:, 0], target[part])
-            _descend(adam, policy_loss + 0.5 * value_loss - config.entropy * entropy.mean(), manager)
-            kl = approximate_kl(probability.detach(), old[part])
-            losses.append(torch.stack([policy_loss.detach(), value_loss.detach(), entropy.mean().detach(), kl]))
+
+    def loss_of(part: Tensor) -> tuple[Tensor, Tensor]:
+        probability, entropy = manager.log_probability(sight[part], z[part])
+        policy_loss = clipped_loss(probability, old[part], scaled[part], config.clip)
+        value_loss = F.mse_loss(manager.critic(sight[part])[:, 0], target[part])
+        kl = approximate_kl(probability.detach(), old[part])
+        loss = policy_loss + 0.5 * value_loss - config.entropy * entropy.mean()
+        return loss, torch.stack([policy_loss, value_loss, entropy.mean(), kl])
+
+    losses = [
+        descend(adam, manager, part, loss_of)
+        for _ in range(config.epochs)
+        for part in torch.randperm(len(step), generator=generator).split(config.batch)
+    ]
     names = ("manager_policy_loss", "manager_value_loss", "manager_entropy", "manager_kl")
     return dict(zip(names, torch.stack(losses).mean(0).tolist(), strict=True))
 
@@ -457,27 +463,23 @@ def improve_worker(
         return log_probability_quota(scores, notes["place"][t, b], notes["heads"][t, b], worker.scorer.head_items, blocked)
 
     with torch.no_grad():
-        old = torch.cat([log_pi(part) for part in torch.arange(len(step)).split(config.batch)])
-    losses = []
-    for _ in range(config.epochs):
-        for part in torch.randperm(len(step), generator=generator).split(config.batch):
-            probability = log_pi(part)
-            policy_loss = clipped_loss(probability, old[part], scaled[part], config.clip)
-            sight = policy.worker_sight(notes["inputs"][step[part], row[part]], notes["z"][step[part], row[part]])
-            value_loss = F.mse_loss(worker.critic(sight), target[part])
-            _descend(adam, policy_loss + 0.5 * value_loss, worker)
-            losses.append(
-                torch.stack([policy_loss.detach(), value_loss.detach(), approximate_kl(probability.detach(), old[part])])
-            )
+        old = torch.cat([log_pi(part) for part in torch.arange(len(step)).split(ROWS)])
+
+    def loss_of(part: Tensor) -> tuple[Tensor, Tensor]:
+        probability = log_pi(part)
+        policy_loss = clipped_loss(probability, old[part], scaled[part], config.clip)
+        sight = policy.worker_sight(notes["inputs"][step[part], row[part]], notes["z"][step[part], row[part]])
+        value_loss = F.mse_loss(worker.critic(sight), target[part])
+        kl = approximate_kl(probability.detach(), old[part])
+        return policy_loss + 0.5 * value_loss, torch.stack([policy_loss, value_loss, kl])
+
+    losses = [
+        descend(adam, worker, part, loss_of)
+        for _ in range(config.epochs)
+        for part in torch.randperm(len(step), generator=generator).split(config.batch)
+    ]
     names = ("worker_policy_loss", "worker_value_loss", "worker_kl")
     return {"updates": len(losses), **dict(zip(names, torch.stack(losses).mean(0).tolist(), strict=True))}
-
-
-def _descend(adam: torch.optim.Optimizer, loss: Tensor, module: nn.Module) -> None:
-    adam.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(module.parameters(), 0.5)
-    adam.step()
 
 
 def _mean_choices(sessions: Sessions, policy: DsrmHrlPolicy) -> dict[str, float]:

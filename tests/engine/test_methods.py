@@ -10,6 +10,7 @@ import torch
 from contract_methods import Parts, known, spec_of
 from engine import catalog, run
 from engine.contracts import Budget, Policy
+from engine.learn.inputs import policy_inputs
 from engine.methods.dsrm_hrl import fairness
 from engine.metrics import summary
 from engine.options import BadInput
@@ -54,6 +55,19 @@ def test_fixed_weights_takes_the_best_of_its_grid() -> None:
 def test_a_larger_constant_weight_shows_fewer_heads() -> None:
     shares = [measured("fixed_weights", omega_fair=omega)["ad_session"] for omega in (-4.0, 0.0)]
     assert shares[0] > shares[1]
+
+
+def test_the_workers_scores_are_equation_6() -> None:
+    """Ψ/τ = (ω_acc·(κ·cos(f(ŝ), e_i) + b_i) − ω_fair·log pop_i) / τ, although it is one product."""
+    parts, policy, _ = known("dsrm_hrl", {})
+    worker = policy.worker  # type: ignore[attr-defined]
+    obs = parts.test.reset(torch.arange(20), 1)
+    state = parts.view(obs)
+    inputs = policy_inputs(parts.view, state, obs, 6, 8)
+    accuracy, fair = torch.linspace(0.5, 2, 20), torch.linspace(-1, 1, 20)
+    psi = accuracy[:, None] * worker.scorer(inputs, state) - fair[:, None] * worker.scorer.level
+    wanted = psi * worker.log_sharpness.exp()
+    assert torch.allclose(worker.scores(inputs, state, accuracy, fair), wanted, atol=1e-4)
 
 
 def test_dsrm_hrl_learns_to_balance_and_to_please() -> None:
