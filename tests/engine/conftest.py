@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.kuai import write_kuairand, write_kuairec
 from engine import run
 from engine.contracts import Data
-from engine.data import movielens
+from engine.data import kuairand, kuairec, movielens
 from engine.options import BadInput
 from engine.state.stage import Stage
+from kuai_files import RAND, REC
 from small import small_spec
 
 
@@ -51,3 +53,29 @@ def ml100k_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     except BadInput as error:
         pytest.skip(f"FAIRSTATE_TEST_DATA names no folder with ml-100k, and {error}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def rec_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rec") / "data"
+    folder.mkdir()
+    write_kuairec(folder, REC, seed=3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rand_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rand") / "data"
+    folder.mkdir()
+    write_kuairand(folder, RAND, seed=4)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rec(rec_files: Path) -> Data:
+    return kuairec.load(kuairec.Config(path=str(rec_files)))
+
+
+@pytest.fixture(scope="session")
+def rand(rand_files: Path) -> Data:
+    return kuairand.load(kuairand.Config(path=str(rand_files)))
