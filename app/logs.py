@@ -93,11 +93,12 @@ def _stamp(dataset: str) -> Stamp:
     return tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
 
 
-def fidelity(dataset: str, options: Mapping[str, Any], fingerprint: str) -> Told | None:
+def fidelity(dataset: str, options: Mapping[str, Any], found: Overview) -> Told | None:
     """How far the worlds of a dataset can be trusted, if a command or a run has found out; nothing is fitted for it."""
-    from engine import run
+    from engine import candidates, run
 
-    kept = run.kept_fidelity(fingerprint)
+    known = candidates.known(found.fingerprint, len(found.head), int(found.head.sum()))
+    kept = {} if known is None else run.kept_fidelity(known)
     if len(kept) == len(run.PARTS):
         return Told(kept, "")
     runs = state.store().runs(states=[DONE], datasets=[dataset], limit=RECENT)
@@ -107,8 +108,8 @@ def fidelity(dataset: str, options: Mapping[str, Any], fingerprint: str) -> Told
     for number, spec in specs.items():
         if {**spec.settings["dataset"], "path": None} == wanted:
             world = (with_world[number].summary or {})["world"]
-            found = {part: own for part, own in world.items() if own}
-            return Told({**found, **kept}, "" if set(found) <= set(kept) else f"run {number}")
+            told = {part: own for part, own in world.items() if own}
+            return Told({**told, **kept}, "" if set(told) <= set(kept) else f"run {number}")
     return Told(kept, "") if kept else None
 
 

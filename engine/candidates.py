@@ -71,7 +71,7 @@ def narrowed(data: Data, most: int, watch: Watch = lambda *_: None) -> Data:
     time; the same data where the catalogue is no larger."""
     if len(data.train.items) <= most:
         return data
-    key = {"data": data.fingerprint, "most": most, "heads": _heads(data)}
+    key = _key(data.fingerprint, int(data.train.items.head.sum()), most)
     kept = cache.fetch("candidates", key, lambda: _chosen(data, most, watch), lambda: watch("waiting for the candidates", 0.0))
     return reordered(data, Candidates(most, kept["order"], kept["measured"]))
 
@@ -87,22 +87,35 @@ def reordered(data: Data, candidates: Candidates) -> Data:
             catalogues[id(own.items)] = own.items.reordered(order)
         return replace(own, item=place[own.item], items=catalogues[id(own.items)])
 
-    named = hashlib.sha256(f"{data.fingerprint} candidates {candidates.count} heads {_heads(data)}".encode()).hexdigest()
     return replace(
         data,
         train=log(data.train),
         test=log(data.test),
         train_start=log(data.train_start),
         test_start=log(data.test_start),
-        fingerprint=named,
+        fingerprint=_named(data.fingerprint, order, candidates.count),
         responses=None if data.responses is None else {part: own.reordered(order) for part, own in data.responses.items()},
         truth=None if data.truth is None else data.truth.reordered(order),
         candidates=candidates,
     )
 
 
-def _heads(data: Data) -> int:
-    return int(data.train.items.head.sum())
+def known(whole: str, items: int, heads: int, most: int = StateConfig.candidates, threads: int = 1) -> str | None:
+    """The fingerprint that runs of so many threads know a dataset by, from that of the whole of it and its numbers of items and
+    heads; None where its candidates have not been chosen yet."""
+    if items <= most:
+        return whole
+    kept = cache.peek("candidates", _key(whole, heads, most), threads)
+    return None if kept is None else _named(whole, kept["order"], most)
+
+
+def _key(whole: str, heads: int, most: int) -> dict[str, Any]:
+    return {"data": whole, "most": most, "heads": heads}
+
+
+def _named(whole: str, order: Tensor, count: int) -> str:
+    """Names the choice too: a policy never meets another one, made by other software on another machine."""
+    return hashlib.sha256(f"{whole} {count} ".encode() + order.numpy().tobytes()).hexdigest()
 
 
 def _chosen(data: Data, most: int, watch: Watch) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from engine.options import build
 from engine.overview import overview
 from engine.purify.interest import long_run
 from engine.purify.view import View
+from engine.recorder import Progress
 from engine.rows import last_rows
 from engine.run import PARTS, is_fitted, load_data, make_world, purify
 from engine.spec import RunSpec
@@ -237,13 +238,19 @@ def inspect(spec: RunSpec, say: Say = lambda _: None) -> dict[str, Any]:
     (world.train = fitted) is also held against the truth.
     """
     torch.set_num_threads(spec.threads)  # the worlds are then the ones that runs use
-    data = load_data(spec)
+    ticker = Progress()
+
+    def watch(stage: str, done: float) -> None:
+        line = ticker.line(stage, done, 1)
+        if line:
+            say(line)
+
+    data = load_data(spec, watch)
     row: dict[str, Any] = {**overview(data).row, "fidelity": None}
     for part in PARTS:
         if not is_fitted(spec, data, part):
             continue
-        say(f"fitting the {part} world")
-        _, fidelity = make_world(spec, data, part)
+        _, fidelity = make_world(spec, data, part, watch=watch)
         assert fidelity is not None
         row["fidelity"] = {**(row["fidelity"] or {}), part: fidelity.as_dict()}
     return row

@@ -207,7 +207,7 @@ def _spread(found: Overview) -> None:
 
 def _worlds(dataset: str, options: dict[str, Any], found: Overview) -> None:
     st.subheader("How far worlds on it can be trusted")
-    told = logs.fidelity(dataset, options, found.fingerprint)
+    told = logs.fidelity(dataset, options, found)
     if not found.fitted:
         st.markdown(
             "Worlds on this platform answer by the truth that generated the log, so there is nothing to measure. A train world "

@@ -77,6 +77,18 @@ def test_the_same_platform_under_other_ids(data: Data, narrow: Data) -> None:
     assert narrow.fingerprint != data.fingerprint
 
 
+def test_runs_know_a_dataset_by_its_choice(data: Data, narrow: Data) -> None:
+    """Who only has counted it finds what was kept about it, and a policy is never shown another choice."""
+    heads = int(data.train.items.head.sum())
+    assert candidates.known(data.fingerprint, 360, heads, 120) == narrow.fingerprint
+    assert candidates.known(data.fingerprint, 360, heads, 360) == data.fingerprint
+    assert candidates.known(data.fingerprint, 360, heads + 1, 120) is None
+    assert narrow.candidates is not None
+    order = narrow.candidates.order.clone()
+    order[[0, 1]] = order[[1, 0]]
+    assert candidates.reordered(data, replace(narrow.candidates, order=order)).fingerprint != narrow.fingerprint
+
+
 def test_candidates_have_the_catalogues_share_of_heads(data: Data, narrow: Data) -> None:
     share = data.train.items.head.float().mean()
     assert abs(narrow.choice("train").head.float().mean() - share) < 1 / 120
