@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     tuned = commands.add_parser("tune", help="try points of a method's own grid of options (20,000 episodes each unless told)")
     add_spec_options(tuned, evaluates=False)  # trials are judged by training users whom training leaves out
     tuned.add_argument("--trials", type=int, default=20, help="points of the grid (default 20)")
+    tuned.add_argument("--final-seeds", metavar="SEEDS", help="train the best three with these seeds too, as in 15,19")
     tuned.add_argument("--storage", metavar="URL", help="database of the trials (default: tuning.db under RUNS_DIR)")
     tuned.add_argument("--out", type=Path, help="folder to write the trials to, as a page and a table")
     tuned.set_defaults(act=_tune)
@@ -284,12 +285,13 @@ def _tune(args: argparse.Namespace) -> int:
     if args.trials < 1:
         raise BadInput(f"--trials {args.trials} is not legal: it must be 1 or more")
     spec = spec_from(args)
+    final_seeds = seeds_of(args.final_seeds, "--final-seeds") if args.final_seeds is not None else []
     if args.storage is None:
         _writable(cache_folder().parent)
     if args.out is not None:
         _writable(args.out)
     try:
-        found = tune(spec, args.trials, args.storage or default_storage(), say)
+        found = tune(spec, args.trials, args.storage or default_storage(), say, final_seeds)
     except KeyboardInterrupt:
         raise Stopped("finished trials are kept; the same command goes on from there") from None
     for file in page(found, args.out) if args.out is not None else []:

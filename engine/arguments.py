@@ -61,14 +61,14 @@ def spec_from(args: argparse.Namespace) -> spec.RunSpec:
     )
 
 
-def seeds_of(text: str) -> list[int]:
+def seeds_of(text: str, name: str = "--seeds") -> list[int]:
     """`"11,15,19"` → [11, 15, 19]. Raises BadInput."""
     try:
         seeds = [int(part) for part in text.split(",")]
     except ValueError:
-        raise BadInput(f"--seeds {text!r} is not legal: it must be whole numbers with commas, as in 11,15,19") from None
+        raise BadInput(f"{name} {text!r} is not legal: it must be whole numbers with commas, as in 11,15,19") from None
     if min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise BadInput(f"--seeds {text!r} is not legal: seeds must be 0 or more, each given once")
+        raise BadInput(f"{name} {text!r} is not legal: seeds must be 0 or more, each given once")
     return seeds
 
 

@@ -4,6 +4,9 @@ A trial trains in the train world and is judged by R_cum of greedy sessions with
 training leaves out too (`learn.rollout.held_out_users`), each met under several lucks. Trials are kept by Optuna; the same
 command goes on from those that are kept, and several processes may share them.
 
+One seed can mislead, so the best FINALISTS are trained with further seeds too where these are given, and the best by the mean
+over all seeds wins.
+
 Trials train as long as the runs that the defaults are for: an actor–critic's best step size for 4,000 sessions is among its
 worst for 20,000, where it has stopped exploring and shows what is popular (docs/methods.md).
 """
@@ -18,7 +21,7 @@ import re
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +44,7 @@ from engine.world.simulator import Simulator
 
 BEAT = 20  # seconds between the signs of life of a running trial
 LUCKS = 4  # sessions that each validation user has in a trial
+FINALISTS = 3
 MEASURES = ("r_cum", "r_each", "len", "ad")
 Say = Callable[[str], None]
 
@@ -50,14 +54,50 @@ def default_storage() -> str:
     return f"sqlite:///{(cache.folder().parent / 'tuning.db').as_posix()}"
 
 
-def tune(spec: RunSpec, trials: int, storage: str, say: Say) -> dict[str, Any]:
-    """Runs what is missing of `trials` trials and returns grid, trials and winner. Raises BadInput.
+def tune(spec: RunSpec, trials: int, storage: str, say: Say, final_seeds: Sequence[int] = ()) -> dict[str, Any]:
+    """Runs what is missing of `trials` trials, and of the finalists' with `final_seeds`, and returns grid, trials and winner.
+    Raises BadInput.
 
     spec: dataset, method, purifier, budget, seed and all settings that the grid does not touch. With a grid of fewer than
     `trials` points, each is tried once.
     """
     grid = grid_of(spec)
-    points = _points(grid, _defaults(spec, grid), trials, spec.seed)
+    rows = _tried(spec, grid, _points(grid, _defaults(spec, grid), trials, spec.seed), storage, say)
+    known = [row for row in rows if row["r_cum"] is not None]
+    if not known:
+        raise Diverged(f"all {len(rows)} trials of {spec.method} diverged")
+    seeds = [seed for seed in dict.fromkeys(final_seeds) if seed != spec.seed]
+    best = sorted(known, key=lambda row: -row["r_cum"])[: FINALISTS if seeds else 1]
+    points = [row["settings"] for row in best]
+    again = {seed: _tried(replace(spec, seed=seed), grid, points, storage, say) for seed in seeds}
+    for row in best if seeds else ():
+        own = [other["r_cum"] for others in again.values() for other in others if other["settings"] == row["settings"]]
+        row["over_seeds"] = None if None in own else (row["r_cum"] + sum(own)) / (1 + len(own))
+    defaults = _defaults(spec, grid)
+    return {
+        "method": spec.method,
+        "dataset": spec.dataset,
+        "purifier": spec.purifier,
+        "episodes": spec.episodes,
+        "seed": spec.seed,
+        "final_seeds": seeds,
+        "grid": {name: list(values) for name, values in grid.items()},
+        "trials": rows,
+        "finals": {str(seed): own for seed, own in again.items()},
+        "winner": max(best, key=lambda row: _or_least(row.get("over_seeds", row["r_cum"]))),
+        "default": next((row for row in known if row["settings"] == defaults), {"settings": defaults}),
+        "study": _name(spec, grid),
+    }
+
+
+def _or_least(value: float | None) -> float:
+    return -math.inf if value is None else value
+
+
+def _tried(
+    spec: RunSpec, grid: Mapping[str, tuple[Any, ...]], points: list[dict[str, Any]], storage: str, say: Say
+) -> list[dict[str, Any]]:
+    """The finished trials of a spec, in the order they began, once all `points` are among them."""
     study = _study(spec, grid, storage)
     bench: list[_Bench] = []  # made when the first trial asks for it
     ticker = Progress()
@@ -66,9 +106,12 @@ def tune(spec: RunSpec, trials: int, storage: str, say: Say) -> dict[str, Any]:
         settings = {name: trial.suggest_categorical(name, list(values)) for name, values in grid.items()}
         if not bench:
             bench.append(_Bench(spec, say))
-        began, done = time.perf_counter(), len(_finished(study))
+        began, done = time.perf_counter(), len(_missing(study, points))
         try:
-            measured = bench[0].measure(settings, lambda share: _tell(say, ticker, done + share, len(points)))
+            stage = f"{len(points)} trials, seed {spec.seed}"
+            measured = bench[0].measure(
+                settings, lambda share: _tell(say, ticker, stage, len(points) - done + share, len(points))
+            )
         except Diverged as error:
             say(f"trial {trial.number}: {error}")
             raise optuna.TrialPruned(str(error)) from error
@@ -78,7 +121,7 @@ def tune(spec: RunSpec, trials: int, storage: str, say: Say) -> dict[str, Any]:
         return measured["r_cum"]
 
     waited = False
-    while len(_finished(study)) < len(points):
+    while _missing(study, points):
         if _something_waits(study, points):
             study.optimize(objective, n_trials=1)
         else:
@@ -86,7 +129,16 @@ def tune(spec: RunSpec, trials: int, storage: str, say: Say) -> dict[str, Any]:
                 say("waiting for trials that another process runs, or left behind less than a minute ago")
             waited = True
             time.sleep(1)
-    return _result(spec, grid, study)
+    rows: list[dict[str, Any]] = []
+    for trial in _finished(study):
+        measured = {name: trial.user_attrs.get(name) for name in (*MEASURES, "seconds")}
+        rows.append({"trial": trial.number, "settings": dict(trial.params), **measured})
+    return rows
+
+
+def _missing(study: optuna.Study, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    done = [dict(trial.params) for trial in _finished(study)]
+    return [point for point in points if point not in done]
 
 
 def grid_of(spec: RunSpec) -> Mapping[str, tuple[Any, ...]]:
@@ -161,9 +213,6 @@ def _study(spec: RunSpec, grid: Mapping[str, tuple[Any, ...]], storage: str) -> 
     """The study that holds this spec's trials: made, or taken up again, also where the grid's own options have other defaults
     by now."""
     _refuse_runs_database(storage)
-    anywhere = _with(replace(spec, evaluation_episodes=1), {name: values[0] for name, values in grid.items()})
-    text = f"{anywhere.to_json()} {sorted(grid.items())}"
-    name = f"{spec.method}-{Path(spec.dataset).name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         with warnings.catch_warnings():
@@ -179,7 +228,15 @@ def _study(spec: RunSpec, grid: Mapping[str, tuple[Any, ...]], storage: str) -> 
         reason = str(getattr(error, "orig", None) or error).split("\n")[0].split("Please")[0].replace(storage, url).rstrip(". ")
         raise BadInput(f"--storage {url!r} is not legal: {reason}; it must be a URL as sqlite:///tuning.db") from None
     sampler = optuna.samplers.RandomSampler(seed=spec.seed)  # never asked: all trials are enqueued points of the grid
-    return optuna.create_study(study_name=name, storage=kept, sampler=sampler, direction="maximize", load_if_exists=True)
+    return optuna.create_study(
+        study_name=_name(spec, grid), storage=kept, sampler=sampler, direction="maximize", load_if_exists=True
+    )
+
+
+def _name(spec: RunSpec, grid: Mapping[str, tuple[Any, ...]]) -> str:
+    anywhere = _with(replace(spec, evaluation_episodes=1), {name: values[0] for name, values in grid.items()})
+    text = f"{anywhere.to_json()} {sorted(grid.items())}"
+    return f"{spec.method}-{Path(spec.dataset).name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def _refuse_runs_database(storage: str) -> None:
@@ -227,29 +284,6 @@ def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     return study.get_trials(deepcopy=False, states=states)
 
 
-def _result(spec: RunSpec, grid: Mapping[str, tuple[Any, ...]], study: optuna.Study) -> dict[str, Any]:
-    defaults = _defaults(spec, grid)
-    rows: list[dict[str, Any]] = []
-    for trial in _finished(study):
-        measured = {name: trial.user_attrs.get(name) for name in (*MEASURES, "seconds")}
-        rows.append({"trial": trial.number, "settings": dict(trial.params), **measured})
-    known = [row for row in rows if row["r_cum"] is not None]
-    if not known:
-        raise Diverged(f"all {len(rows)} trials of {spec.method} diverged")
-    return {
-        "method": spec.method,
-        "dataset": spec.dataset,
-        "purifier": spec.purifier,
-        "episodes": spec.episodes,
-        "seed": spec.seed,
-        "grid": {name: list(values) for name, values in grid.items()},
-        "trials": rows,
-        "winner": max(known, key=lambda row: float(row["r_cum"])),
-        "default": next((row for row in known if row["settings"] == defaults), {"settings": defaults}),
-        "study": study.study_name,
-    }
-
-
 def shown(settings: Mapping[str, Any]) -> str:
     """`learning_rate 0.001, gamma 0.9`."""
     return ", ".join(f"{name} {value}" for name, value in settings.items())
@@ -258,7 +292,14 @@ def shown(settings: Mapping[str, Any]) -> str:
 def page(found: Mapping[str, Any], folder: Path) -> list[Path]:
     """All trials as a page and a CSV file in `folder`, best first; the winner and the defaults are marked."""
     columns = [COLUMNS[name] for name in MEASURES] + [Column("seconds", "Seconds", 0, 0)]
-    ranked = sorted(found["trials"], key=lambda row: -math.inf if row["r_cum"] is None else row["r_cum"], reverse=True)
+    finals = []
+    if found["final_seeds"]:
+        columns.insert(0, replace(COLUMNS["r_cum"], name="over_seeds", title="R_cum over seeds"))
+        finals.append(
+            f"The best {sum('over_seeds' in row for row in found['trials'])} were trained with seeds"
+            f" {', '.join(map(str, found['final_seeds']))} too; the best mean of R_cum over all seeds wins."
+        )
+    ranked = sorted(found["trials"], key=lambda row: _or_least(row["r_cum"]), reverse=True)
     rows = [
         Row(shown(row["settings"]) + (" (default)" if row["settings"] == found["default"]["settings"] else ""), row)
         for row in ranked
@@ -271,6 +312,7 @@ def page(found: Mapping[str, Any], folder: Path) -> list[Path]:
         f"{len(ranked)} points of the grid, in an order drawn by the seed, each trained for {found['episodes']:,} sessions"
         f" behind `{found['purifier']}` with seed {found['seed']}, and judged by R_cum of greedy sessions with the train"
         f" world's held-out users, {LUCKS} each. The test world was not asked.",
+        *finals,
         f"Grid: {grid}.",
         f"Best: {shown(found['winner']['settings'])}. Defaults: {shown(found['default']['settings'])}"
         + ("." if "r_cum" in found["default"] else ", not among the points that were drawn."),
@@ -283,7 +325,7 @@ def page(found: Mapping[str, Any], folder: Path) -> list[Path]:
     return [folder / name for name in content]
 
 
-def _tell(say: Say, ticker: Progress, done: float, wanted: int) -> None:
-    line = ticker.line(f"{wanted} trials", done, wanted)
+def _tell(say: Say, ticker: Progress, stage: str, done: float, wanted: int) -> None:
+    line = ticker.line(stage, done, wanted)
     if line:
         say(line)

@@ -59,6 +59,37 @@ def test_points_are_distinct_and_begin_with_the_defaults(storage: str) -> None:
     assert all(row["settings"][name] in found["grid"][name] for row in found["trials"] for name in found["grid"])
 
 
+def test_finalists_are_trained_with_more_seeds_and_their_mean_decides(
+    storage: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The best by one seed is the worst of the three by the others: it must not win."""
+    asked: list[tuple[int, str]] = []
+
+    def measure(self: Any, settings: Any, watch: Any) -> dict[str, float]:
+        seed, place = self.spec.seed, [point["settings"] for point in first["trials"]].index(settings) if first else len(asked)
+        asked.append((seed, json.dumps(settings, sort_keys=True)))
+        r_cum = float(place) if seed == 11 else -3.0 * place
+        return {"r_cum": r_cum, "r_each": 0.5, "len": 3.0, "ad": 0.1}
+
+    first: dict[str, Any] = {}
+    monkeypatch.setattr(tune._Bench, "measure", measure)
+    first |= tune.tune(spec(), 5, storage, lambda _: None)
+    assert first["winner"] == first["trials"][4]
+    assert "over_seeds" not in first["winner"]
+    found = tune.tune(spec(), 5, storage, lambda _: None, [15, 11, 19])
+    assert found["final_seeds"] == [15, 19]
+    assert [row.get("over_seeds") for row in found["trials"]] == [None, None, -10 / 3, -15 / 3, -20 / 3]
+    assert found["winner"]["settings"] == first["trials"][2]["settings"]
+    assert len(asked) == 5 + 3 * 2
+    assert len(found["trials"]) == 5
+    assert tune.tune(spec(), 5, storage, lambda _: None, [15, 19])["winner"] == found["winner"]
+    assert len(asked) == 5 + 3 * 2, "what is kept is not tried again"
+    text = tune.page(found, tmp_path)[0].read_text()
+    assert "The best 3 were trained with seeds 15, 19 too" in text
+    assert "R_cum over seeds" in text
+    assert f"Best: {tune.shown(first['trials'][2]['settings'])}." in text
+
+
 @pytest.mark.parametrize("name", [name for name in catalog.TABLES["methods"] if catalog.find("methods", name).LEARNS])
 def test_every_learned_method_has_a_grid_with_its_defaults_in_it(name: str) -> None:
     grid = tune.grid_of(small_spec(method=name))
