@@ -12,6 +12,7 @@ A study is a module of this folder:
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -60,6 +61,7 @@ class StudyConfig(BaseConfig):
 
     episodes: int | None = option(None, "training sessions of a run, in place of the budget's", low=1, high=10_000_000)
     evaluation_episodes: int | None = option(None, "test users met at a run's end, in place of the budget's", low=1)
+    tuned: str | None = option(None, "folder that `tune --out` wrote to: methods at their best points for this dataset")
 
 
 @dataclass(frozen=True)
@@ -129,12 +131,13 @@ class Ask:
         return int(self.spec(Arm("", "random", "identity")).settings["world"]["max_len"])
 
     def spec(self, arm: Arm, *, whole: bool = False) -> RunSpec:
-        """The run of an arm with the first seed. What --set changes goes before the budget, the arm's own before both; options
-        that this method or purifier has not are left out. whole: keep the dataset's size whatever the budget."""
+        """The run of an arm with the first seed. What --set changes goes before the budget and what was tuned, the arm's own
+        before all; options that this method or purifier has not are left out. whole: keep the dataset's size whatever the
+        budget."""
         size = BUDGETS[self.budget]
         bare = RunSpec(self.dataset, arm.method, arm.purifier, 0, 0, None, 1, "cpu", 1, {})  # to look options up by
         settings: dict[str, dict[str, Any]] = {}
-        for layer in ({} if whole else size.settings, self.settings, arm.settings):
+        for layer in ({} if whole else size.settings, self.tuned(arm.method), self.settings, arm.settings):
             for section, values in layer.items():
                 if layer is size.settings and section == "dataset" and self.dataset != "synthetic":
                     continue
@@ -151,6 +154,21 @@ class Ask:
             device="cpu",
             settings=settings,
         )
+
+    def tuned(self, method: str) -> Settings:
+        """The best point that `tune` found for a method on this dataset, where `study.tuned` says where it is kept. Raises
+        BadInput where it is not there for a method that can be tuned: some at their best beside others is no comparison."""
+        folder = getattr(self.config, "tuned", None)
+        if folder is None or not hasattr(catalog.find("methods", method), "SEARCH"):
+            return {}
+        path = Path(folder) / f"tuning-{method}-{Path(self.dataset).stem}.json"
+        try:
+            return {"method": json.loads(path.read_text(encoding="utf-8"))["winner"]["settings"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            raise BadInput(
+                f"study.tuned = {folder!r} is not legal: it holds no {path.name}, which `python -m engine tune "
+                f"--method {method} --dataset {self.dataset} --out {folder}` writes"
+            ) from None
 
     def repeated(self, arm: Arm) -> list[RunSpec]:
         """The runs of an arm, one a seed."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import json
 import math
 import re
 import sqlite3
@@ -290,7 +291,7 @@ def shown(settings: Mapping[str, Any]) -> str:
 
 
 def page(found: Mapping[str, Any], folder: Path) -> list[Path]:
-    """All trials as a page and a CSV file in `folder`, best first; the winner and the defaults are marked."""
+    """All trials as a page, a CSV file and, whole, a JSON file in `folder`, best first; winner and defaults are marked."""
     columns = [COLUMNS[name] for name in MEASURES] + [Column("seconds", "Seconds", 0, 0)]
     finals = []
     if found["final_seeds"]:
@@ -319,7 +320,11 @@ def page(found: Mapping[str, Any], folder: Path) -> list[Path]:
         tables.markdown(table),
         f"[CSV]({stem}.csv)",
     ]
-    content = {f"{stem}.md": "\n\n".join(parts) + "\n", f"{stem}.csv": tables.csv_text(table)}
+    content = {
+        f"{stem}.md": "\n\n".join(parts) + "\n",
+        f"{stem}.csv": tables.csv_text(table),
+        f"{stem}.json": json.dumps(found, indent=1) + "\n",  # what `study.tuned` reads
+    }
     for name, text in content.items():
         checkpoint.write_whole(folder / name, text.encode())
     return [folder / name for name in content]

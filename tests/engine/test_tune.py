@@ -18,7 +18,7 @@ from engine.__main__ import main
 from engine.methods import a2c
 from engine.options import BadInput, describe
 from engine.spec import RunSpec
-from engine.studies import tune
+from engine.studies import ask, tune
 from small import small_spec
 
 
@@ -192,8 +192,27 @@ def test_a_password_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_page_names_grid_winner_and_defaults(storage: str, tmp_path: Path) -> None:
     found = tune.tune(spec(), 3, storage, lambda _: None)
-    page, table = tune.page(found, tmp_path)
+    page, table, _ = tune.page(found, tmp_path)
     text = page.read_text()
     assert f"Best: {tune.shown(found['winner']['settings'])}." in text
     assert text.count("(default)") == 1
     assert len(table.read_text().splitlines()) == 4
+
+
+def test_studies_take_the_winners_of_their_dataset(storage: str, tmp_path: Path) -> None:
+    """What was tuned comes before --set, and nobody is left at untuned defaults beside those who are tuned."""
+    found = tune.tune(spec(), 3, storage, lambda _: None)
+    found["winner"]["settings"] = {"learning_rate": 0.00123, "gamma": 0.77}
+    tune.page(found, tmp_path)
+    sets = [f"study.tuned={tmp_path}", "study.methods=a2c,greedy", "method.gamma=0.5"]
+    asked = ask.asked("table2", sets=[*sets, "study.max_lens=30"])
+    made = {one.method: one for one in asked.module.specs(asked)}
+    assert made["a2c"].settings["method"]["learning_rate"] == 0.00123
+    assert made["a2c"].settings["method"]["gamma"] == 0.5
+    assert "learning_rate" not in made["greedy"].settings["method"]
+    for dataset, methods in (("synthetic", "a2c,td3"), ("ml-100k", "a2c")):
+        asked = ask.asked("table2", dataset=dataset, sets=[sets[0], f"study.methods={methods}"])
+        with pytest.raises(
+            BadInput, match=r"study.tuned = .* it holds no tuning-\w+-[\w-]+.json, which `python -m engine tune"
+        ):
+            asked.module.specs(asked)
