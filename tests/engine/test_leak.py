@@ -51,7 +51,7 @@ def test_the_truth_stays_sealed_until_evaluation(name: str, monkeypatch: pytest.
     spec = small_spec(method=name, purifier="diffusion", episodes=60, seed=23)
     data = run.load_data(spec)
     truth = Sealed(data.truth, recorder)
-    monkeypatch.setattr(run, "load_data", lambda spec: replace(data, truth=truth))  # type: ignore[arg-type]
+    monkeypatch.setattr(run, "load_data", lambda spec, watch=None: replace(data, truth=truth))  # type: ignore[arg-type]
     opened: list[str] = []
     inner = Simulator.click_probabilities
 
@@ -76,7 +76,7 @@ def test_training_does_not_change_when_the_truth_does(tmp_path: Path, monkeypatc
         truth = replace(data.truth, preference=data.truth.preference * float("nan"), interest=data.truth.interest * 0)  # type: ignore[type-var]
         return replace(data, truth=truth)
 
-    monkeypatch.setattr(run, "load_data", lambda spec: lie(data))
+    monkeypatch.setattr(run, "load_data", lambda spec, watch=None: lie(data))
     lied = run.run(spec, MemoryRecorder(), tmp_path / "b")
     assert honest.metrics["r_cum"] == lied.metrics["r_cum"]
     assert honest.metrics["utility"] == honest.metrics["utility"]
@@ -89,7 +89,7 @@ def test_the_test_log_is_never_trained_on(tmp_path: Path, monkeypatch: pytest.Mo
     data = run.load_data(spec)
     run.run(spec, MemoryRecorder(), tmp_path / "a")
     spoilt = replace(data, test=data.test.select(torch.zeros(len(data.test), dtype=torch.bool)))
-    monkeypatch.setattr(run, "load_data", lambda spec: spoilt)
+    monkeypatch.setattr(run, "load_data", lambda spec, watch=None: spoilt)
     run.run(spec, MemoryRecorder(), tmp_path / "b")
     a, b = ((tmp_path / folder / run.POLICY).read_bytes() for folder in "ab")
     assert a == b
