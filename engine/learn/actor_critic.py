@@ -20,7 +20,7 @@ from engine.learn.moment import Moment
 from engine.learn.ppo import standardise
 from engine.learn.rollout import shown_before
 from engine.learn.scorer import PredictingScorer, Scorer, places_shown
-from engine.learn.slate import log_probability, sample, top
+from engine.learn.slate import log_probability, rows_at_once, sample, top
 from engine.options import Config, option
 
 
@@ -150,8 +150,8 @@ def learn(
             loss = policy_loss + config.value * value_loss - config.entropy * entropy
             return loss, torch.stack([policy_loss, value_loss, entropy])
 
-        parts = torch.randperm(len(step), generator=generator).split(config.batch)
-        losses = [descend(adam, net, part, loss_of) for part in parts]
+        parts = torch.randperm(len(step), generator=generator).to(step.device).split(config.batch)
+        losses = [descend(adam, net, part, loss_of, rows_at_once(step.device, len(world.items))) for part in parts]
         count["updates"] += len(losses)
         policy_loss, value_loss, entropy = torch.stack(losses).mean(0).tolist()
         found = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}

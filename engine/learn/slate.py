@@ -11,6 +11,7 @@ from torch import Tensor
 
 DRAWS_PER_ITEM = 2  # draws with replacement for each item wanted; the rare rows that need more are finished exactly
 ROWS = 256  # handled at once, so that the passes over (rows,I) stay in the processor's cache
+GPU_NUMBERS = 1 << 26  # (rows,I) handled at once on a GPU, where a pass costs a launch however few rows it has
 FAINT = 1e-30  # a row whose open items weigh less than this beside its shown ones is drawn by Gumbel noise instead
 
 
@@ -102,8 +103,14 @@ def _sequential(chosen: Tensor, rest: Tensor) -> Tensor:
     return chosen - torch.logaddexp(later, rest)
 
 
+def rows_at_once(device: torch.device, items: int) -> int:
+    """How many rows over so many items are handled at once on that device."""
+    return ROWS if device.type == "cpu" else max(ROWS, GPU_NUMBERS // items)
+
+
 def _blocks(scores: Tensor) -> list[slice]:
-    return [slice(start, start + ROWS) for start in range(0, len(scores), ROWS)]
+    rows = rows_at_once(scores.device, scores.shape[1])
+    return [slice(start, start + rows) for start in range(0, len(scores), rows)]
 
 
 def _closed(scores: Tensor, shown: Tensor | None) -> Tensor:

@@ -39,7 +39,15 @@ from engine.learn.moment import Moment
 from engine.learn.ppo import approximate_kl, clipped_loss, standardise
 from engine.learn.rollout import shown_before
 from engine.learn.scorer import Scorer, feasible_heads, heads_left, places_shown
-from engine.learn.slate import ROWS, log_probability, log_probability_quota, sample, sample_quota, top, top_quota
+from engine.learn.slate import (
+    log_probability,
+    log_probability_quota,
+    rows_at_once,
+    sample,
+    sample_quota,
+    top,
+    top_quota,
+)
 from engine.metrics import gini
 from engine.options import BadInput, option
 from engine.options import Config as BaseConfig
@@ -424,9 +432,9 @@ def improve_manager(
         return loss, torch.stack([policy_loss, value_loss, entropy.mean(), kl])
 
     losses = [
-        descend(adam, manager, part, loss_of)
+        descend(adam, manager, part, loss_of, rows_at_once(step.device, 1))
         for _ in range(config.epochs)
-        for part in torch.randperm(len(step), generator=generator).split(config.batch)
+        for part in torch.randperm(len(step), generator=generator).to(step.device).split(config.batch)
     ]
     names = ("manager_policy_loss", "manager_value_loss", "manager_entropy", "manager_kl")
     return dict(zip(names, torch.stack(losses).mean(0).tolist(), strict=True))
@@ -452,6 +460,7 @@ def improve_worker(
     step, row = sessions.alive.nonzero(as_tuple=True)
     scaled = standardise(((advantage - others).unsqueeze(2) + own)[step, row])
     target = target[step, row]
+    at_once = rows_at_once(step.device, len(world.items))
 
     def log_pi(part: Tensor) -> Tensor:
         t, b = step[part], row[part]
@@ -463,7 +472,7 @@ def improve_worker(
         return log_probability_quota(scores, notes["place"][t, b], notes["heads"][t, b], worker.scorer.head_items, blocked)
 
     with torch.no_grad():
-        old = torch.cat([log_pi(part) for part in torch.arange(len(step)).split(ROWS)])
+        old = torch.cat([log_pi(part) for part in torch.arange(len(step), device=step.device).split(at_once)])
 
     def loss_of(part: Tensor) -> tuple[Tensor, Tensor]:
         probability = log_pi(part)
@@ -474,9 +483,9 @@ def improve_worker(
         return policy_loss + 0.5 * value_loss, torch.stack([policy_loss, value_loss, kl])
 
     losses = [
-        descend(adam, worker, part, loss_of)
+        descend(adam, worker, part, loss_of, at_once)
         for _ in range(config.epochs)
-        for part in torch.randperm(len(step), generator=generator).split(config.batch)
+        for part in torch.randperm(len(step), generator=generator).to(step.device).split(config.batch)
     ]
     names = ("worker_policy_loss", "worker_value_loss", "worker_kl")
     return {"updates": len(losses), **dict(zip(names, torch.stack(losses).mean(0).tolist(), strict=True))}

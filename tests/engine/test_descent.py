@@ -24,7 +24,7 @@ def test_blocks_make_the_step_of_all_rows() -> None:
         loss = (ours(seen[part]) - wanted[part]).pow(2).mean()
         return loss, torch.stack([loss, part.float().mean()])
 
-    reported = descend(torch.optim.SGD(ours.parameters(), lr=0.5), ours, rows, loss_of)
+    reported = descend(torch.optim.SGD(ours.parameters(), lr=0.5), ours, rows, loss_of, 256)
     loss = (plain(seen) - wanted).pow(2).mean()
     loss.backward()
     nn.utils.clip_grad_norm_(plain.parameters(), descent.MOST)
