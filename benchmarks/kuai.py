@@ -219,24 +219,24 @@ def _write(path: Path, columns: dict[str, Any]) -> None:
 
 
 CHILD = """
-import json, resource, sys, time
+import json, sys, time
 from engine import catalog, overview
+from engine.memory import peak_mb
 module = catalog.find("datasets", sys.argv[1])
 import numpy, pandas, pyarrow.csv, torch
 torch.set_num_threads(int(sys.argv[3]))
-def peak():
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-base = peak()
+base = round(peak_mb())
 began, worked = time.perf_counter(), time.process_time()
 data = module.load(module.Config(path=sys.argv[2]))
 took, cpu = time.perf_counter() - began, time.process_time() - worked
 row = overview.overview(data).row["environments"] if len(sys.argv) > 4 else None
-print(json.dumps({"seconds": round(took, 2), "cpu_seconds": round(cpu, 2), "peak_rss_mb": peak(), "before_mb": base,
+print(json.dumps({"seconds": round(took, 2), "cpu_seconds": round(cpu, 2), "peak_rss_mb": round(peak_mb()), "before_mb": base,
                   "environments": row, "repairs": dict(data.repairs)}))
 """
 FIT = """
-import json, resource, sys, time
+import json, sys, time
 from engine import run, spec
+from engine.memory import peak_mb
 import torch
 torch.set_num_threads(int(sys.argv[3]))
 wanted = spec.make(dataset=sys.argv[1], method="random", settings={"dataset": {"path": sys.argv[2]}})
@@ -246,7 +246,7 @@ _, found = run.make_world(wanted, data, sys.argv[4])
 took, cpu = time.perf_counter() - began, time.process_time() - worked
 print(json.dumps({"seconds": round(took, 1), "cpu_seconds": round(cpu, 1), "auc": round(found.auc, 3),
                   "log_loss": round(found.log_loss, 4), "log_loss_of_the_mean": round(found.log_loss_of_the_mean, 4),
-                  "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}))
+                  "peak_rss_mb": round(peak_mb())}))
 """
 
 

@@ -15,20 +15,22 @@ import numpy as np
 ROWS, USERS, ITEMS = 20_000_000, 100_000, 50_000
 PART = 1_000_000  # rows made at a time
 READ = """
-import json, resource, sys, time
+import json, sys, time
 from engine.data import table
+from engine.memory import peak_mb
 clock, cpu = time.perf_counter(), time.process_time()
 data = table.load(table.Config(path=sys.argv[1]))
 told = {"seconds": round(time.perf_counter() - clock, 1), "cpu_seconds": round(time.process_time() - cpu, 1)}
-told |= {"peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+told |= {"peak_rss_mb": round(peak_mb())}
 told |= {"rows": len(data.train) + len(data.test), "users": data.train.users, "items": len(data.train.items)}
 print(json.dumps(told | {"fingerprint": data.fingerprint}))
 """
 LEARN = """
-import json, resource, sys, time
+import json, sys, time
 import torch
 from engine.data import table
 from engine.factors import factorise
+from engine.memory import peak_mb
 from engine.rows import last_rows
 torch.set_num_threads(int(sys.argv[2]))
 log, told = table.load(table.Config(path=sys.argv[1])), {}
@@ -42,7 +44,7 @@ timed("histories_seconds", lambda: last_rows(log.train_start, 400))
 timed("observed_vectors_seconds_a_pass", lambda: one_pass(width=24, decay=20.0))
 timed("disentangled_vectors_seconds_a_pass", lambda: one_pass(width=24, decay=20.0, disentangle=True))
 timed("responses_seconds_a_pass", lambda: one_pass(width=8, decay=8.0, biases=True))
-print(json.dumps(told | {"peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}))
+print(json.dumps(told | {"peak_rss_mb": round(peak_mb())}))
 """
 
 

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from engine.data.heads import HEAD_SHARE, with_head_share
 from engine.data.observed import ResponseTable
 from engine.evaluate import evaluation_users, sessions_of
 from engine.factors import Factors
+from engine.memory import peak_mb
 from engine.metrics import per_user, summary
 from engine.options import BadInput, Stopped
 from engine.purify.view import View
@@ -99,7 +99,7 @@ def run(spec: RunSpec, recorder: Recorder, folder: Path) -> Result:
         "seconds": seconds,
         "cached": cached,
         "resumed": tally.resumed,
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_rss_mb": peak_mb(),
         "device": str(device),
         "repairs": dict(data.repairs),
         "candidates": None if data.candidates is None else {"items": data.candidates.count, **data.candidates.measured},
