@@ -5,17 +5,17 @@ exposures were random, is the test log, to which the test world's responses are 
 of single videos: watched to the end, or for 7 s), or `long_view` (18 s), by `dataset.response`.
 
 One id space: users of the training log first, then those of the random log alone; a test user's session starts from that
-user's training rows. Both worlds hold all videos of the feature file and the logs; the 32 that no training row shows are
-answered in the train world as by a video of which nothing is known. What is mended is counted (`repairs`): of rows with one
-user, video and time the last counts; rows of the standard logs that say they were random, and the other way round, are left
-out, and rows whose response is empty.
+user's training rows. The test world holds all videos of the feature file and the logs; the 32 that no training row shows are
+absent from the train world, which knows nothing of what people would answer to them. What is mended is counted (`repairs`): of
+rows with one user, video and time the last counts; rows of the standard logs that say they were random, and the other way
+round, are left out, and rows whose response is empty.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +82,15 @@ def load(config: Config) -> Data:
     repairs["videos that no training row shows"] = int((exposures == 0).sum())
     head = head_items(exposures)
     items = Items(exposures, head, about["tags"], about["main_tag"], tuple(about["tag_names"]), tuple(about["titles"]))
+    absent = (exposures == 0).nonzero()[:, 0]
+    seen = replace(items, absent=absent if len(absent) else None)
     train, test = (
-        kuai.log_of(own, own[config.response].float(), part == "test", items).select(answered)
-        for part, (own, answered) in logs.items()
+        kuai.log_of(own, own[config.response].float(), part == "test", there).select(answered)
+        for (part, (own, answered)), there in zip(logs.items(), (seen, items), strict=True)
     )
     for part, log in (("train", train), ("test", test)):
         kuai.check_rows(part, len(log))
-    content = {"version": 1, "response": config.response, "sources": kept["sources"]}
+    content = {"version": 2, "response": config.response, "sources": kept["sources"]}
     return Data(
         name=NAME,
         train=train,
