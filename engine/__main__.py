@@ -55,12 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     drawn.set_defaults(act=_map)
 
     report = commands.add_parser("purify-report", help="raw, purified and clean states, measured on unseen users")
-    add_spec_options(report)
+    add_spec_options(report, evaluates=False)
     report.add_argument("--seeds", help="comma-separated; each value then has mean, low and high")
     report.set_defaults(act=_purify_report)
 
     posterior = commands.add_parser("posterior-report", help="what the diffusion's draws are worth beside a regression")
-    add_spec_options(posterior)
+    add_spec_options(posterior, evaluates=False)
     posterior.add_argument("--seeds", help="comma-separated; each value then has mean, low and high")
     posterior.set_defaults(act=_posterior_report)
 
