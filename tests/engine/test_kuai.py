@@ -80,7 +80,8 @@ def test_kuairand_against_pandas(rand: Data, rand_files: Path) -> None:
     assert exposures[rand.train.items.head.numpy()].min() >= exposures[~rand.train.items.head.numpy()].max()
     assert rand.repairs["videos that no training row shows"] == int((exposures == 0).sum()) >= 10
     absent = rand.train.items.absent
-    assert absent is not None and absent.tolist() == exposures[exposures == 0].index.tolist()
+    assert absent is not None
+    assert absent.tolist() == exposures[exposures == 0].index.tolist()
     assert rand.test.items.absent is None, "what training never showed can be shown in the test world"
 
 
