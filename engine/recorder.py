@@ -121,5 +121,6 @@ class Progress:
         if done >= total:
             self._next = float("inf")
             return f"{stage}: done in {seconds:.1f} s"
-        left = seconds * (total - done) / done if done > 0 else float("nan")
-        return f"{stage}: {100 * done / total:.0f} %, about {left:.0f} s left"
+        if done <= 0:  # as while another process does the work
+            return f"{stage}: {seconds:.0f} s so far"
+        return f"{stage}: {100 * done / total:.0f} %, about {seconds * (total - done) / done:.0f} s left"

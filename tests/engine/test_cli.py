@@ -15,7 +15,7 @@ import pytest
 
 from engine import run
 from engine.__main__ import main
-from engine.recorder import FolderRecorder, read_metrics
+from engine.recorder import FolderRecorder, Progress, read_metrics
 from small import SMALL, small_spec
 from test_structure import ROOT
 
@@ -29,6 +29,15 @@ def call(*argv: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, Any, str]
     out, err = capsys.readouterr()
     lines = out.strip().splitlines()
     return status, json.loads(lines[-1]) if lines and "--json" in argv else None, err
+
+
+def test_progress_tells_what_is_left_only_where_it_can_be_known() -> None:
+    ticker = Progress(every=0.0)
+    assert ticker.line("waiting", 0, 1) == "waiting …"
+    assert ticker.line("waiting", 0, 1) == "waiting: 0 s so far"
+    assert ticker.line("waiting", 0.5, 1) == "waiting: 50 %, about 0 s left"
+    assert ticker.line("waiting", 1, 1) == "waiting: done in 0.0 s"
+    assert ticker.line("more", 1, 3) == "more …"
 
 
 @pytest.mark.parametrize(
