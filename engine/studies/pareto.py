@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import cycle, pairwise
 from typing import Any
 
 import altair as alt
@@ -33,6 +33,7 @@ GAINS = ("r_cum", "utility")  # what is set against 1 − AD
 SWEEP = (0.0, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0)
 APART_QUICK, APART_FULL = (0.0, 0.5, 2.0), (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 ORIGIN = (0.0, 0.0)  # the hypervolume's reference: nothing earned, AD = 1
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-left", "triangle-right")
 ONE, EACH = "one run, told λ", "a run for each λ"
 
 ByLam = Mapping[float, Mapping[str, Mapping[int, float | None]]]  # λ → measure → seed → value
@@ -283,13 +284,20 @@ def _told(run: Run, lam: float) -> dict[str, Any]:
     return {name: found.get(name) for name in MEASURES}
 
 
+def marks(titles: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Colour and shape of each method's points: references share a colour, so among them it is the shape that tells."""
+    from engine.studies import draw
+
+    shapes = cycle(SHAPES)
+    return {title: (draw.METHOD_COLOURS.get(title, draw.MUTED), next(shapes)) for title in titles}
+
+
 def _chart(found: Found, one: ByLam, each: ByLam, gains: Sequence[str]) -> alt.TopLevelMixin:
     from engine.studies import draw
 
-    titles = list(found)
-    shades = {title: draw.METHOD_COLOURS.get(title, draw.MUTED) for title in titles}
-    palette = alt.Scale(domain=titles, range=[shades[title] for title in titles])
-    shapes = alt.Scale(domain=titles, range=["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"] * 4)
+    drawn = marks(list(found))
+    palette = alt.Scale(domain=list(drawn), range=[colour for colour, _ in drawn.values()])
+    shapes = alt.Scale(domain=list(drawn), range=[shape for _, shape in drawn.values()])
 
     def panel(gain: str, last: bool) -> Any:
         points = pd.DataFrame(

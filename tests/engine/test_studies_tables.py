@@ -309,6 +309,12 @@ def test_pareto_names_the_methods_that_nothing_beats() -> None:
     ]
 
 
+def test_pareto_marks_every_method_apart() -> None:
+    titles = [arm.title for arm in compared.arms(None)]
+    assert len(titles) == 15
+    assert len(set(pareto.marks(titles).values())) == len(titles)
+
+
 def test_what_pareto_refuses_and_runs() -> None:
     made = specs("pareto", seeds=(1,), sets=["study.trained=0.1,2"])
     apart = [spec.settings["method"]["lam"] for spec in made if spec.settings["method"].get("conditioned") is False]
