@@ -206,15 +206,26 @@ def test_an_area_marks_the_same_users_in_all_pictures_and_stays(page: playwright
     assert bright(page) == first, "the points move, and the same users stay marked"
 
 
+def centre_at_rest(page: playwright.Page, mark: playwright.Locator) -> tuple[float, float]:
+    """Where a mark is once the page has been drawn to its end: until then its picture moves and is made anew."""
+    page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
+    before = None
+    for _ in range(50):
+        box = mark.bounding_box()
+        if box is not None and box == before:
+            return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        before = box
+        page.wait_for_timeout(200)
+    raise AssertionError(f"the mark moves: it is at {before}")
+
+
 def test_a_click_on_a_point_of_the_frontier_leads_to_its_session(
     page: playwright.Page, store: Store, demonstrated: float
 ) -> None:
     page.goto("/pareto")
     dots = page.locator('[data-testid="stVegaLiteChart"] svg g.mark-symbol path[aria-label*="DSRM-HRL"]')
     dots.last.wait_for()
-    box = dots.last.bounding_box()
-    assert box is not None
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.click(*centre_at_rest(page, dots.last))
     run = store.runs(methods=["dsrm_hrl"])[0].id
     page.get_by_text(f"{run} · DSRM-HRL").first.wait_for()
     page.wait_for_url(f"**run={run}*")
