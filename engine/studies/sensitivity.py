@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,7 @@ from engine.studies import compared, draw, words
 from engine.studies.ask import Arm, Ask, Kept, Report, Runs, StudyConfig, chosen
 from engine.studies.compared import OURS, Found
 from engine.studies.tables import COLUMNS, Cell, Column, Row, Table, listed
+from engine.world.simulator import least_uneven
 
 TITLE = "Sensitivity. Do the conclusions hold in other worlds?"
 QUESTION = (
@@ -48,7 +50,25 @@ class Config(StudyConfig):
 
 
 def conditions(ask: Ask) -> dict[str, Condition]:
-    """Condition → settings, the defaults first. Raises BadInput."""
+    """Condition → settings, the defaults first, without those that `same` leaves out. Raises BadInput."""
+    return {title: settings for title, settings in _wanted_conditions(ask).items() if title not in same(ask)}
+
+
+def same(ask: Ask) -> dict[str, str]:
+    """Conditions that are another one by another name → that one: bounds between which no slate's AD lies."""
+    first: dict[Any, str] = {}
+    found = {}
+    for title, settings in _wanted_conditions(ask).items():
+        spec = ask.spec(Arm("", "random", "identity", settings))
+        world = dict(spec.settings["world"])
+        rule = least_uneven(world.pop("ad_bound"), world["slate"])
+        known = first.setdefault(json.dumps([rule, world, spec.settings["state"]], sort_keys=True), title)
+        if known != title:
+            found[title] = known
+    return found
+
+
+def _wanted_conditions(ask: Ask) -> dict[str, Condition]:
     names = chosen(ask.config.vary, CONDITIONS, CONDITIONS, "study.vary")
     return {DEFAULT: {}} | {title: settings for name in names for title, settings in CONDITIONS[name][1].items()}
 
@@ -106,7 +126,11 @@ def read(ask: Ask, runs: Runs, measured: Any) -> Report:
         "For each condition and measure one dot a method: its mean over seeds",
         [
             "Means ± standard deviations (ddof 0) over seeds. Another bound, slate or head share is another world, so levels "
-            f"differ between conditions for every method; what may hold is the order. {words.INTERVALS}"
+            f"differ between conditions for every method; what may hold is the order. {words.INTERVALS}",
+            *(
+                f"The AD of a slate takes steps, so {other} is the same rule as {title}: it was run once, as {title}."
+                for other, title in same(ask).items()
+            ),
         ],
     )
 

@@ -21,6 +21,16 @@ from engine.spec import WorldConfig
 from engine.world.responses import ResponseModel, ResponseSession
 
 
+def least_uneven(ad_bound: float, slate: int) -> int:
+    """The smallest |2·heads − K| of a slate of K items whose AD, |2·heads − K| / K, reaches ad_bound.
+
+    Bounds with the same answer are the same rule: in a slate of ten AD moves in steps of 0.2, so 0.3 and 0.4 are. Heads are
+    counted as whole numbers, for in float32 mirrored slates differ at the bound.
+    """
+    reached = math.ceil(ad_bound * slate - 1e-9)
+    return reached + (reached - slate) % 2
+
+
 class Simulator:
     """Sessions of B users who start together. All state is in tensors (B, …); nothing loops over users or items.
 
@@ -45,8 +55,7 @@ class Simulator:
         self.users, self.slate, self.max_len, self.repeats = start.users, config.slate, config.max_len, config.repeats
         self.history = history
         self.sampled = config.responses == "sampled"
-        # Heads are counted as whole numbers: in float32, mirrored slates differ at the bound.
-        self.uneven = math.ceil(config.ad_bound * config.slate - 1e-9)
+        self.uneven = least_uneven(config.ad_bound, config.slate)
         self._start_items, self._start_rewards = (part.to(self.device) for part in last_rows(start, history))
         self._head = self.items.head.to(torch.uint8)
         self._gone = None if self.items.absent is None else ~self.items.in_play()

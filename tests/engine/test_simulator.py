@@ -10,7 +10,7 @@ from engine import luck, run
 from engine.contracts import Data, Dataset, Items
 from engine.options import BadInput
 from engine.spec import WorldConfig
-from engine.world.simulator import Simulator
+from engine.world.simulator import Simulator, least_uneven
 from small import small_spec
 
 
@@ -83,6 +83,12 @@ def test_the_bound_on_exposure_is_inclusive_and_counts_whole_heads(bound: float,
     penalised = [bool(world.step(slate(heads)).penalised.all()) for heads in range(5, 11)]
     allowed = 0 if free is None else free - 4
     assert penalised == [False] * allowed + [True] * (6 - allowed)
+
+
+def test_bounds_between_which_no_ad_lies_are_one_rule() -> None:
+    rules = [least_uneven(bound, 10) for bound in (0.0, 0.1, 0.2, 0.21, 0.3, 0.4, 0.41, 0.5, 1.0)]
+    assert rules == [0, 2, 2, 4, 4, 4, 6, 6, 10]
+    assert [least_uneven(bound, 7) for bound in (0.1, 0.2, 0.3, 0.4, 0.43)] == [1, 3, 3, 3, 5]
 
 
 def test_mirrored_slates_are_treated_alike() -> None:
