@@ -165,6 +165,19 @@ def bright(page: playwright.Page) -> list[int]:
     return [int(number) for number in found]
 
 
+def at_rest(page: playwright.Page, mark: playwright.Locator) -> playwright.FloatRect:
+    """Where a mark is once the page has been drawn to its end: until then its picture moves and is made anew."""
+    page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
+    before = None
+    for _ in range(50):
+        box = mark.bounding_box()
+        if box is not None and box == before:
+            return box
+        before = box
+        page.wait_for_timeout(200)
+    raise AssertionError(f"the mark moves: it is at {before}")
+
+
 def test_states_by_keyboard(page: playwright.Page, demonstrated: float) -> None:
     page.goto("/states?run=1")
     table, chart = page.locator('[data-testid="stTable"]'), page.locator('[data-testid="stVegaLiteChart"] svg').first
@@ -190,8 +203,7 @@ def test_an_area_marks_the_same_users_in_all_pictures_and_stays(page: playwright
     page.goto("/states?run=1")
     table, chart = page.locator('[data-testid="stTable"]'), page.locator('[data-testid="stVegaLiteChart"] svg').first
     playwright.expect(table).to_contain_text("Purified, all 10 steps", timeout=30_000)
-    box = chart.bounding_box()
-    assert box is not None
+    box = at_rest(page, chart)
     page.mouse.move(box["x"] + 60, box["y"] + 90)
     page.mouse.down()
     page.mouse.move(box["x"] + 200, box["y"] + 230, steps=6)
@@ -206,26 +218,14 @@ def test_an_area_marks_the_same_users_in_all_pictures_and_stays(page: playwright
     assert bright(page) == first, "the points move, and the same users stay marked"
 
 
-def centre_at_rest(page: playwright.Page, mark: playwright.Locator) -> tuple[float, float]:
-    """Where a mark is once the page has been drawn to its end: until then its picture moves and is made anew."""
-    page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
-    before = None
-    for _ in range(50):
-        box = mark.bounding_box()
-        if box is not None and box == before:
-            return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-        before = box
-        page.wait_for_timeout(200)
-    raise AssertionError(f"the mark moves: it is at {before}")
-
-
 def test_a_click_on_a_point_of_the_frontier_leads_to_its_session(
     page: playwright.Page, store: Store, demonstrated: float
 ) -> None:
     page.goto("/pareto")
     dots = page.locator('[data-testid="stVegaLiteChart"] svg g.mark-symbol path[aria-label*="DSRM-HRL"]')
     dots.last.wait_for()
-    page.mouse.click(*centre_at_rest(page, dots.last))
+    box = at_rest(page, dots.last)
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     run = store.runs(methods=["dsrm_hrl"])[0].id
     page.get_by_text(f"{run} · DSRM-HRL").first.wait_for()
     page.wait_for_url(f"**run={run}*")
