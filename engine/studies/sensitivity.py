@@ -137,9 +137,11 @@ def read(ask: Ask, runs: Runs, measured: Any) -> Report:
 
 @dataclass(frozen=True)
 class Conclusion:
-    """holds: told apart by the seeds, or None where they tell nothing; text: the numbers behind it."""
+    """holds: told apart by the seeds, or None where they tell nothing; likely: whether the means have it so; text: the numbers
+    behind it."""
 
     holds: bool | None
+    likely: bool
     text: str
 
 
@@ -151,14 +153,15 @@ def conclusions(found: Found, others: Sequence[str], known: Sequence[str]) -> di
         best = compared.best(means, COLUMNS[name].better)
         if name in known and best is not None:
             gains = {other: change(found[other][name], found[OURS][name]) for other in others}
-            made[title] = Conclusion(_all([gains[other] for other in others]), _difference(gains[best], name, best))
+            made[title] = _conclusion([gains[other] for other in others], _difference(gains[best], name, best))
     ad = spread(list(found[OURS]["ad"].values()))
     if ad is not None:
-        made["is balanced"] = Conclusion(max(_values(found[OURS]["ad"])) <= BALANCE, f"AD {COLUMNS['ad'].text(ad.mean)}")
+        balanced = max(_values(found[OURS]["ad"])) <= BALANCE
+        made["is balanced"] = Conclusion(balanced, balanced, f"AD {COLUMNS['ad'].text(ad.mean)}")
     if RAW.title in found:
         gain = change(found[RAW.title]["r_cum"], found[OURS]["r_cum"])
         if gain is not None:
-            made["gains by purified states"] = Conclusion(_all([gain]), _difference(gain, "r_cum", "raw"))
+            made["gains by purified states"] = _conclusion([gain], _difference(gain, "r_cum", "raw"))
     return made
 
 
@@ -170,19 +173,21 @@ def findings(verdicts: Mapping[str, Mapping[str, Conclusion]]) -> list[str]:
         held = [condition for condition, holds in judged.items() if holds]
         text = f"{OURS} {title} in {len(held)} of {len(judged)} conditions"
         failed = [f"{condition} ({verdicts[condition][title].text})" for condition, holds in judged.items() if holds is False]
-        unclear = [condition for condition, holds in judged.items() if holds is None]
         text += f"; it does not with {listed(failed)}" if failed else ""
-        text += f"; the seeds do not tell with {listed(unclear)}" if unclear else ""
+        for likely, word in ((True, "yes"), (False, "no")):
+            unclear = [at for at, holds in judged.items() if holds is None and verdicts[at][title].likely is likely]
+            text += f"; by the means {word}, which the seeds do not tell apart, with {listed(unclear)}" if unclear else ""
         told.append(text + ".")
     return told
 
 
-def _all(changes: Sequence[Change | None]) -> bool | None:
-    """Whether all changes are told to be gains; False where one is told to be a loss; else None."""
+def _conclusion(changes: Sequence[Change | None], text: str) -> Conclusion:
+    """Holds where all changes are told to be gains, not where one is told to be a loss."""
     known = [found for found in changes if found is not None]
+    likely = all(found.mean > 0 for found in known)
     if any(found.told and found.mean < 0 for found in known):
-        return False
-    return True if known and all(found.told for found in known) else None
+        return Conclusion(False, likely, text)
+    return Conclusion(True if known and all(found.told for found in known) else None, likely, text)
 
 
 def _difference(found: Change | None, name: str, other: str) -> str:
@@ -198,12 +203,17 @@ def _mean(by_seed: Mapping[int, float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
+def _mark(found: Conclusion) -> str:
+    if found.holds is None:
+        return f"{'yes' if found.likely else 'no'} by the means, not told apart"
+    return "yes" if found.holds else "no"
+
+
 def _verdicts(verdicts: Mapping[str, Mapping[str, Conclusion]]) -> Table:
     titles = list(dict.fromkeys(title for own in verdicts.values() for title in own))
-    marks = {True: "yes", False: "no", None: "not told apart"}
     rows = []
     for condition, own in verdicts.items():
-        cells: dict[str, Cell] = {title: f"{marks[own[title].holds]}: {own[title].text}" for title in titles if title in own}
+        cells: dict[str, Cell] = {title: f"{_mark(own[title])}: {own[title].text}" for title in titles if title in own}
         rows.append(Row(condition, cells))
     columns = [Column(title, f"{OURS} {title}") for title in titles]
     return Table("", "What holds where", "Condition", columns, rows)

@@ -389,7 +389,11 @@ def test_sensitivity_says_what_holds_where(tmp_path: Path) -> None:
     assert f"{OURS} earns most in 2 of 2 conditions." in good
     assert f"{OURS} is liked most in 2 of 2 conditions." in good
     assert f"{OURS} is balanced in 0 of 2 conditions; it does not with defaults (AD 0.490) and slate of 6 (AD 0.490)." in good
-    assert f"{OURS} gains by purified states in 0 of 2 conditions; the seeds do not tell with defaults and slate of 6." in good
+    unclear = "which the seeds do not tell apart, with defaults and slate of 6."
+    assert f"{OURS} gains by purified states in 0 of 2 conditions; by the means no, {unclear}" in good
+    once = asked("sensitivity", seeds=(11,), sets=["study.methods=a2c,dsrm_hrl", "study.vary=slate"])
+    one = " ".join(told(once, made_up(once, tmp_path / "once", dsrm_hrl=1.0)))
+    assert f"{OURS} earns most in 0 of 2 conditions; by the means yes, {unclear}" in one
     bad = " ".join(told(ask, made_up(ask, tmp_path / "bad", a2c=1.0)))
     assert f"{OURS} earns most in 0 of 2 conditions; it does not with defaults (R_cum by −1.00 " in bad
     alone = asked("sensitivity", sets=["study.methods=a2c", "study.vary=slate"])
