@@ -51,12 +51,13 @@ class Config(StudyConfig):
 
 def conditions(ask: Ask) -> dict[str, Condition]:
     """Condition → settings, the defaults first, without those that `same` leaves out. Raises BadInput."""
-    return {title: settings for title, settings in _wanted_conditions(ask).items() if title not in same(ask)}
+    left_out = same(ask)
+    return {title: settings for title, settings in _wanted_conditions(ask).items() if title not in left_out}
 
 
 def same(ask: Ask) -> dict[str, str]:
     """Conditions that are another one by another name → that one: bounds between which no slate's AD lies."""
-    first: dict[Any, str] = {}
+    first: dict[str, str] = {}
     found = {}
     for title, settings in _wanted_conditions(ask).items():
         spec = ask.spec(Arm("", "random", "identity", settings))

@@ -392,8 +392,15 @@ def test_sensitivity_says_what_holds_where(tmp_path: Path) -> None:
     unclear = "which the seeds do not tell apart, with defaults and slate of 6."
     assert f"{OURS} gains by purified states in 0 of 2 conditions; by the means no, {unclear}" in good
     once = asked("sensitivity", seeds=(11,), sets=["study.methods=a2c,dsrm_hrl", "study.vary=slate"])
-    one = " ".join(told(once, made_up(once, tmp_path / "once", dsrm_hrl=1.0)))
-    assert f"{OURS} earns most in 0 of 2 conditions; by the means yes, {unclear}" in one
+    report = once.module.read(once, made_up(once, tmp_path / "once", dsrm_hrl=1.0), None)
+    assert f"{OURS} earns most in 0 of 2 conditions; by the means yes, {unclear}" in " ".join(report.findings)
+    cells = report.tables[0].rows[0].cells
+    assert str(cells["earns most"]).startswith("yes by the means, not told apart: R_cum by +1.00")
+    assert str(cells["gains by purified states"]).startswith("no by the means, not told apart: ")
+    bounds = asked("sensitivity", seeds=(11,), sets=["study.methods=a2c", "study.vary=ad_bound"])
+    notes = " ".join(bounds.module.read(bounds, made_up(bounds, tmp_path / "bounds"), None).notes)
+    assert "bound 0.2 is the same rule as bound 0.1" in notes
+    assert "bound 0.4 is the same rule as defaults" in notes
     bad = " ".join(told(ask, made_up(ask, tmp_path / "bad", a2c=1.0)))
     assert f"{OURS} earns most in 0 of 2 conditions; it does not with defaults (R_cum by −1.00 " in bad
     alone = asked("sensitivity", sets=["study.methods=a2c", "study.vary=slate"])
