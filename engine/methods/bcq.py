@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -45,7 +45,7 @@ from engine.learn.loop import Count, Learns, Training, until_spent
 from engine.learn.moment import Moment
 from engine.learn.rollout import held_out_users
 from engine.learn.vectors import Perturbation, VectorCritics, VectorSpace, unit
-from engine.options import BadInput, option
+from engine.options import BadInput, Stopped, option
 from engine.options import Config as BaseConfig
 
 LEARNS = True
@@ -295,8 +295,13 @@ def train(
 ) -> Policy:
     """Make states of logged interactions, then take gradient steps on them until the budget is spent."""
     held_out = held_out_users(world)
-    recorder.progress("states of the log", 0, 1)
-    transitions = _logged(world, states, logs, config, world.users - held_out, generator)
+
+    def watch(share: float) -> None:
+        recorder.progress("states of the log", share, 1)
+        if recorder.stop_requested():
+            raise Stopped("stopped while making the states of the log")
+
+    transitions = _logged(world, states, logs, config, world.users - held_out, generator, watch)
     learner: Learner = (
         Continuous(world, states, config, generator)
         if config.kind == "continuous"
@@ -319,19 +324,25 @@ def train(
 
 
 def _logged(
-    world: World, states: StateView, logs: Dataset, config: Config, users: int, generator: torch.Generator
+    world: World,
+    states: StateView,
+    logs: Dataset,
+    config: Config,
+    users: int,
+    generator: torch.Generator,
+    watch: Callable[[float], None],
 ) -> Transitions:
     """What there is to learn from. Raises BadInput where no user of the log has enough interactions."""
     if config.kind == "continuous":
         found = logged_slates(
             logs, states, users=users, count=config.rows, history=world.history, slate=world.slate, gamma=config.gamma,
-            generator=generator,
+            generator=generator, watch=watch,
         )  # fmt: skip
         asked = f"world.slate = {world.slate}"
     else:
         found = logged_transitions(
             logs, states, users=users, count=config.rows, history=world.history, ahead=config.n_step, gamma=config.gamma,
-            generator=generator,
+            generator=generator, watch=watch,
         )  # fmt: skip
         asked = f"method.n_step = {config.n_step}"
     if not len(found):

@@ -179,6 +179,15 @@ def test_a_stopped_run_goes_on_to_the_same_end(name: str, variant: dict[str, Any
     assert torch.equal(parts.play(resumed).slates, parts.play(policy).slates)
 
 
+@every_learner
+def test_a_stop_is_heard_before_training_too(name: str, variant: dict[str, Any]) -> None:
+    """At most one round is played once somebody has asked."""
+    recorder = Interrupted(after=0)
+    with pytest.raises(Stopped):
+        known(name, variant)[0].learn(recorder)
+    assert recorder.kept is None or recorder.kept["count"]["episodes"] <= 40
+
+
 @every_method
 def test_a_kept_policy_acts_the_same(name: str, variant: dict[str, Any], tmp_path: Path) -> None:
     from engine import checkpoint

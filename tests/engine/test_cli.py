@@ -13,13 +13,20 @@ from typing import Any
 
 import pytest
 
-from engine import run
+from engine import catalog, run
 from engine.__main__ import main
+from engine.methods import METHODS
 from engine.recorder import FolderRecorder, Progress, read_metrics
 from small import SMALL, small_spec
 from test_structure import ROOT
 
 SETS = [f"--set={section}.{name}={value}" for section, values in SMALL.items() for name, value in values.items()]
+STAGES = [(name, "training") for name in METHODS if catalog.find("methods", name).LEARNS] + [
+    ("bcq", "states of the log"),
+    ("dorl", "world model"),
+    ("dsrm_hrl", "item vectors"),
+    ("dsrm_hrl", "diffusion"),
+]
 QUICK = [*SETS, "--set=method.users=40", "--evaluation-episodes=60", "--device=cpu"]
 
 
@@ -224,6 +231,24 @@ def test_a_signal_stops_within_5_s_and_resume_reaches_the_uninterrupted_end(name
     assert a["r_cum"] == b["r_cum"]
     assert a["episodes"] == b["episodes"]
     assert (folder / run.POLICY).read_bytes() == (whole / run.POLICY).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "stage"), STAGES)
+def test_every_method_stops_within_5_s_whatever_it_is_at(method: str, stage: str, tmp_path: Path) -> None:
+    """At its real size: networks, batches and catalogue of the defaults."""
+    argv = [sys.executable, "-m", "engine", "train", f"--method={method}", "--device=cpu", f"--out={tmp_path / 'run'}"]
+    environment = {**os.environ, "RUNS_DIR": str(tmp_path)}  # nothing is known yet
+    process = subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stderr is not None
+    began = next(line for line in process.stderr if line.startswith(stage))
+    time.sleep(1)  # until it is in the middle of it
+    sent = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - sent < 5
+    assert process.returncode == 1, began + err
+    assert "go on with: python -m engine train --resume" in err
 
 
 def test_killed_at_a_random_moment_the_curve_is_that_of_an_uninterrupted_run(tmp_path: Path) -> None:
