@@ -159,6 +159,7 @@ def _start(spec: RunSpec) -> _Child | Run | None:
         if done is not None:
             return done
         checkpoint.write_whole(place / SPEC, spec.to_json().encode())
+        checkpoint.write_whole(place / COMMIT, commit().encode())  # of the code that runs it, whatever is checked out later
         argv = [sys.executable, "-m", "engine", "train", "--resume", str(place)]
         path = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH")) if part)
         environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(spec.threads)}
@@ -188,7 +189,6 @@ def _locked(place: Path) -> Iterator[int | None]:
 def _result(child: _Child) -> Run:
     status = child.process.returncode
     if status == 0:
-        checkpoint.write_whole(child.folder / COMMIT, commit().encode())
         done = _finished(child.spec)
         if done is not None:
             return done

@@ -399,6 +399,7 @@ def test_a_stopped_study_goes_on_where_it_was(tmp_path: Path, own_runs: Path, ca
     log = place / running.LOG
     wait_for(lambda: log.exists() and "training:" in log.read_text())
     assert not free(place)
+    assert (place / running.COMMIT).read_text() == running.commit()  # of the code that began, whatever is there when it ends
     sent = time.monotonic()
     process.send_signal(signal.SIGTERM)
     wait_for(lambda: free(place), 5)
