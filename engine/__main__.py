@@ -91,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     tuned = commands.add_parser("tune", help="try points of a method's own grid of options (20,000 episodes each unless told)")
     add_spec_options(tuned, evaluates=False)  # trials are judged by training users whom training leaves out
     tuned.add_argument("--trials", type=int, default=20, help="points of the grid (default 20)")
+    tuned.add_argument(
+        "--grid", action="append", default=[], metavar="OPTION=V,V,…", help="in place of the method's own grid; repeat for more"
+    )
     tuned.add_argument("--final-seeds", metavar="SEEDS", help="train the best three with these seeds too, as in 15,19")
     tuned.add_argument("--storage", metavar="URL", help="database of the trials (default: tuning.db under RUNS_DIR)")
     tuned.add_argument("--out", type=Path, help="folder to write the trials to, as a page and a table")
@@ -291,7 +294,7 @@ def _tune(args: argparse.Namespace) -> int:
     if args.out is not None:
         _writable(args.out)
     try:
-        found = tune(spec, args.trials, args.storage or default_storage(), say, final_seeds)
+        found = tune(spec, args.trials, args.storage or default_storage(), say, final_seeds, args.grid)
     except KeyboardInterrupt:
         raise Stopped("finished trials are kept; the same command goes on from there") from None
     for file in page(found, args.out) if args.out is not None else []:

@@ -55,14 +55,16 @@ def default_storage() -> str:
     return f"sqlite:///{(cache.folder().parent / 'tuning.db').as_posix()}"
 
 
-def tune(spec: RunSpec, trials: int, storage: str, say: Say, final_seeds: Sequence[int] = ()) -> dict[str, Any]:
+def tune(
+    spec: RunSpec, trials: int, storage: str, say: Say, final_seeds: Sequence[int] = (), own_grid: Sequence[str] = ()
+) -> dict[str, Any]:
     """Runs what is missing of `trials` trials, and of the finalists' with `final_seeds`, and returns grid, trials and winner.
     Raises BadInput.
 
     spec: dataset, method, purifier, budget, seed and all settings that the grid does not touch. With a grid of fewer than
-    `trials` points, each is tried once.
+    `trials` points, each is tried once. own_grid: `OPTION=VALUE,VALUE,…` in place of the method's own grid.
     """
-    grid = grid_of(spec)
+    grid = parse_grid(spec, own_grid) if own_grid else grid_of(spec)
     rows = _tried(spec, grid, _points(grid, _defaults(spec, grid), trials, spec.seed), storage, say)
     known = [row for row in rows if row["r_cum"] is not None]
     if not known:
@@ -82,6 +84,7 @@ def tune(spec: RunSpec, trials: int, storage: str, say: Say, final_seeds: Sequen
         "episodes": spec.episodes,
         "seed": spec.seed,
         "final_seeds": seeds,
+        "fixed": _changed(spec, grid),
         "grid": {name: list(values) for name, values in grid.items()},
         "trials": rows,
         "finals": {str(seed): own for seed, own in again.items()},
@@ -153,6 +156,32 @@ def grid_of(spec: RunSpec) -> Mapping[str, tuple[Any, ...]]:
         for value in values:
             _with(spec, {name: value})
     return grid
+
+
+def parse_grid(spec: RunSpec, texts: Sequence[str]) -> Mapping[str, tuple[Any, ...]]:
+    """A grid of `OPTION=VALUE,VALUE,…`, one text an option, every value checked and each once. Raises BadInput."""
+    grid: dict[str, tuple[Any, ...]] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        name = name.strip().removeprefix("method.")
+        if not equals or not values.strip(" ,") or not name:
+            raise BadInput(f"--grid {text!r} is not legal: it must be OPTION=VALUE,VALUE,… as in learning_rate=1e-4,1e-3")
+        if name in grid:
+            raise BadInput(f"--grid {text!r} is not legal: {name} was given before; put all its values into one --grid")
+        parts = [part.strip() for part in values.split(",") if part.strip()]
+        grid[name] = tuple(dict.fromkeys(_with(spec, {name: part}).settings["method"][name] for part in parts))
+    return grid
+
+
+def _changed(spec: RunSpec, grid: Mapping[str, Any]) -> dict[str, Any]:
+    """`section.option` → value of what the spec sets otherwise than by default, beside the grid."""
+    usual = make(dataset=spec.dataset, method=spec.method, purifier=spec.purifier).settings
+    return {
+        f"{section}.{name}": value
+        for section, values in spec.settings.items()
+        for name, value in values.items()
+        if value != usual[section][name] and not (section == "method" and name in grid)
+    }
 
 
 class _Bench:
@@ -307,6 +336,7 @@ def page(found: Mapping[str, Any], folder: Path) -> list[Path]:
     ]
     table = Table("", "Trials", "Settings", columns, rows)
     stem = f"tuning-{found['method']}-{Path(found['dataset']).stem}"
+    fixed = ", ".join(f"`{name}` {value}" for name, value in found["fixed"].items())
     grid = "; ".join(f"`{name}` {', '.join(map(str, values))}" for name, values in found["grid"].items())
     parts = [
         f"# Tuning `{found['method']}` on `{Path(found['dataset']).name}`",
@@ -314,6 +344,7 @@ def page(found: Mapping[str, Any], folder: Path) -> list[Path]:
         f" behind `{found['purifier']}` with seed {found['seed']}, and judged by R_cum of greedy sessions with the train"
         f" world's held-out users, {LUCKS} each. The test world was not asked.",
         *finals,
+        *([f"All with {fixed}."] if fixed else []),
         f"Grid: {grid}.",
         f"Best: {shown(found['winner']['settings'])}. Defaults: {shown(found['default']['settings'])}"
         + ("." if "r_cum" in found["default"] else ", not among the points that were drawn."),

@@ -159,6 +159,11 @@ def test_an_interrupted_trial_is_tried_again_and_no_other_point(
         (["--method", "popular"], "method = 'popular' is not legal: it has nothing to tune; it must be one of "),
         (["--method", "a2c", "--trials", "0"], "--trials 0 is not legal: it must be 1 or more"),
         (["--method", "a2c", "--evaluation-episodes", "60"], "unrecognized arguments: --evaluation-episodes 60"),
+        (["--method", "a2c", "--grid", "gamma"], "--grid 'gamma' is not legal: it must be OPTION=VALUE,VALUE,…"),
+        (["--method", "a2c", "--grid", "gamma= ,"], "--grid 'gamma= ,' is not legal: it must be OPTION=VALUE,VALUE,…"),
+        (["--method", "a2c", "--grid", "gama=0.5"], "method.gama is not an option"),
+        (["--method", "a2c", "--grid", "gamma=0.5,2"], "method.gamma = 2 is not legal: it must be a number from 0 to 1"),
+        (["--method", "a2c", "--grid", "gamma=0", "--grid", "gamma=1"], "gamma was given before"),
         (["--method", "a2c", "--storage", "nowhere"], "--storage 'nowhere' is not legal: "),
         (["--method", "a2c", "--storage", "sqlite:////no/such/folder/x.db"], "unable to open database file; it must be a URL"),
     ],
@@ -197,6 +202,23 @@ def test_the_page_names_grid_winner_and_defaults(storage: str, tmp_path: Path) -
     assert f"Best: {tune.shown(found['winner']['settings'])}." in text
     assert text.count("(default)") == 1
     assert len(table.read_text().splitlines()) == 4
+
+
+def test_a_grid_of_ones_own_takes_the_place_of_the_methods(storage: str, tmp_path: Path) -> None:
+    grid = tune.parse_grid(spec(), ["method.gamma=0.5, 0.50,0.9", "credit=slate", "users=40,60"])
+    assert grid == {"gamma": (0.5, 0.9), "credit": ("slate",), "users": (40, 60)}
+    assert [type(values[0]) for values in grid.values()] == [float, str, int]
+    found = tune.tune(spec(hidden=12), 9, storage, lambda _: None, own_grid=["gamma=0.5,0.9", "credit=slate"])
+    points = [row["settings"] for row in found["trials"]]
+    assert sorted(points, key=str) == [{"gamma": gamma, "credit": "slate"} for gamma in (0.5, 0.9)]
+    assert {name: found["fixed"][name] for name in ("method.hidden", "method.users")} == {
+        "method.hidden": 12,
+        "method.users": 40,
+    }
+    assert "method.gamma" not in found["fixed"]
+    text = tune.page(found, tmp_path)[0].read_text()
+    assert "`method.hidden` 12" in text
+    assert "Grid: `gamma` 0.5, 0.9; `credit` slate." in text
 
 
 def test_studies_take_the_winners_of_their_dataset(storage: str, tmp_path: Path) -> None:
