@@ -353,7 +353,7 @@ def train(
         manager_adam = torch.optim.Adam(groups, fused=True)
 
     def explore(obs: Obs) -> tuple[Tensor, dict[str, Tensor]]:
-        return policy.choose(obs, generator, generator if config.conditioned else None)
+        return policy.choose(obs, generator, generator if lam_range(config) is not None else None)
 
     def turn(count: Count, left: int) -> tuple[Sessions, dict[str, float]]:
         # 1. Sessions of the exploring policy.
@@ -454,9 +454,11 @@ def improve_worker(
     gamma = config.worker_gamma if config.hierarchical else config.gamma
     advantage = advantages(rewards, notes["value"], sessions.alive, gamma, config.gae_lambda)
     target = torch.stack([advantage + notes["value"], sessions.rewards], 2)
-    # A draw answers for its own click and for what follows, not for the clicks of the slate's other items.
-    others = sessions.rewards - notes["immediate"]
-    own = (sessions.clicks - notes["immediate"].unsqueeze(2)) / world.slate
+    # A draw answers for its own click and for what follows, not for the clicks of the slate's other items. FLAT's reward holds
+    # clicks over 1 + λ.
+    worth = 1.0 if config.hierarchical else 1 / (1 + config.lam)
+    others = (sessions.rewards - notes["immediate"]) * worth
+    own = (sessions.clicks - notes["immediate"].unsqueeze(2)) * worth / world.slate
     step, row = sessions.alive.nonzero(as_tuple=True)
     scaled = standardise(((advantage - others).unsqueeze(2) + own)[step, row])
     target = target[step, row]
