@@ -15,7 +15,8 @@ b_i and the temperature τ. 2. the quota. 3. Fair = 1 − |2p − 1| of the slat
 `conditioned`, λ = lam_max·u², u ~ U[0, 1], per session is an input of the manager and its critic, so that one run covers the
 frontier; rewards are divided by 1 + λ, which changes no optimum but keeps sessions with a large λ from drowning the others.
 5. policies also see the session's progress and what was shown last (learn/inputs.py), as all learned methods here do.
-`hierarchical=false` is the paper's FLAT: one policy over the whole catalogue, one critic, reward r + λ·Fair.
+`hierarchical=false` is the paper's FLAT: one policy over the whole catalogue, one critic, reward r + λ·Fair; its discount is
+`worker_gamma`, which tuning puts at 0 for it too (docs/methods.md).
 """
 
 from __future__ import annotations
@@ -80,8 +81,10 @@ class Config(BaseConfig):
         source="paper Eq. 4: e.g. −Gini",
     )
     manager_every: int = option(1, "steps between the manager's decisions (c)", low=1, high=1000)
-    gamma: float = option(0.9, "discount per step", low=0, high=1, source="this line of research")
-    worker_gamma: float = option(0.0, "the worker's discount: 0 is immediate engagement", low=0, high=1, source="paper §4.3.2")
+    gamma: float = option(0.9, "the manager's discount per step", low=0, high=1, source="this line of research")
+    worker_gamma: float = option(
+        0.0, "the worker's discount, and FLAT's: 0 is immediate engagement", low=0, high=1, source="paper §4.3.2"
+    )
     gae_lambda: float = option(0.95, "λ of the advantage estimate", low=0, high=1)
     clip: float = option(0.2, "PPO's clipping range", above=0, high=1, source="Schulman et al. 2017")
     epochs: int = option(2, "passes over each batch of sessions", low=1, high=100)
@@ -451,8 +454,7 @@ def improve_worker(
 ) -> dict[str, float]:
     """PPO on the worker's slates, given the manager's decisions."""
     worker, notes = policy.worker, sessions.notes
-    gamma = config.worker_gamma if config.hierarchical else config.gamma
-    advantage = advantages(rewards, notes["value"], sessions.alive, gamma, config.gae_lambda)
+    advantage = advantages(rewards, notes["value"], sessions.alive, config.worker_gamma, config.gae_lambda)
     target = torch.stack([advantage + notes["value"], sessions.rewards], 2)
     # A draw answers for its own click and for what follows, not for the clicks of the slate's other items. FLAT's reward holds
     # clicks over 1 + λ.

@@ -66,12 +66,17 @@ class StudyConfig(BaseConfig):
 
 @dataclass(frozen=True)
 class Arm:
-    """Runs that differ in nothing but the seed: a method behind a purifier, with settings of its own."""
+    """Runs that differ in nothing but the seed: a method behind a purifier, with settings of its own.
+
+    variant: the folder in `study.tuned` that holds its own tuning, for a method that is another one with these settings; where
+    that is not there it takes the method's.
+    """
 
     title: str
     method: str
     purifier: str
     settings: Settings = field(default_factory=dict)
+    variant: str = ""
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ class Ask:
         size = BUDGETS[self.budget]
         bare = RunSpec(self.dataset, arm.method, arm.purifier, 0, 0, None, 1, "cpu", 1, {})  # to look options up by
         settings: dict[str, dict[str, Any]] = {}
-        for layer in ({} if whole else size.settings, self.tuned(arm.method), self.settings, arm.settings):
+        for layer in ({} if whole else size.settings, self.tuned(arm), self.settings, arm.settings):
             for section, values in layer.items():
                 if layer is size.settings and section == "dataset" and self.dataset != "synthetic":
                     continue
@@ -155,13 +160,16 @@ class Ask:
             settings=settings,
         )
 
-    def tuned(self, method: str) -> Settings:
-        """The best point that `tune` found for a method on this dataset, where `study.tuned` says where it is kept. Raises
-        BadInput where it is not there for a method that can be tuned: some at their best beside others is no comparison."""
-        folder = getattr(self.config, "tuned", None)
+    def tuned(self, arm: Arm) -> Settings:
+        """The best point that `tune` found for an arm's method on this dataset, where `study.tuned` says where it is kept.
+        Raises BadInput where it is not there for a method that can be tuned: some at their best beside others is no
+        comparison."""
+        folder, method = getattr(self.config, "tuned", None), arm.method
         if folder is None or not hasattr(catalog.find("methods", method), "SEARCH"):
             return {}
         path = Path(folder) / f"tuning-{method}-{Path(self.dataset).stem}.json"
+        own = path.parent / arm.variant / path.name
+        path = own if own.exists() else path
         try:
             return {"method": json.loads(path.read_text(encoding="utf-8"))["winner"]["settings"]}
         except (OSError, ValueError, KeyError, TypeError):

@@ -19,9 +19,9 @@ from engine.studies.tables import COLUMNS, Column, Row, Table, listed
 
 TITLE = "Table 3. The ablation"
 QUESTION = (
-    "FLAT is one policy on purified states, HRL is manager and worker on raw states, + RCE, TCE and BOD are HRL behind other "
-    "denoisers, and + DSRM is the whole of DSRM-HRL. References below do not learn from sessions; the oracle alone sees the "
-    "true click probabilities. Means ± standard deviations (ddof 0) over seeds, as the paper prints them."
+    "FLAT is one policy on purified states with the manager's reward, HRL is manager and worker on raw states, + RCE, TCE and "
+    "BOD are HRL behind other denoisers, and + DSRM is the whole of DSRM-HRL. References below do not learn from sessions; the "
+    "oracle alone sees the true click probabilities. Means ± standard deviations (ddof 0) over seeds, as the paper prints them."
 )
 ROWS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("FLAT", "diffusion", {"hierarchical": False}),
@@ -62,7 +62,7 @@ class Printed:
 def arms(ask: Ask) -> list[Arm]:
     """The rows whose purifier there is, then the references."""
     made = [
-        Arm(title, "dsrm_hrl", purifier, {"method": settings} if settings else {})
+        Arm(title, "dsrm_hrl", purifier, {"method": settings} if settings else {}, "flat" if title == SINGLE else "")
         for title, purifier, settings in ROWS
         if purifier in PURIFIERS
     ]

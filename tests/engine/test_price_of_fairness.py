@@ -96,4 +96,4 @@ def test_a_manager_trained_for_one_lam_does_too(lam: float, balanced: bool) -> N
 @pytest.mark.parametrize(("lam", "balanced"), [(0.35, False), (0.75, True)])
 def test_so_does_a_single_policy(lam: float, balanced: bool) -> None:
     """FLAT: r + λ·Fair is its own reward."""
-    assert shows_the_tail(*learnt(0.0, hierarchical=False, gamma=0.9, lam=lam)) == balanced
+    assert shows_the_tail(*learnt(0.0, hierarchical=False, lam=lam)) == balanced

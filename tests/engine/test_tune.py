@@ -232,6 +232,13 @@ def test_studies_take_the_winners_of_their_dataset(storage: str, tmp_path: Path)
     assert made["a2c"].settings["method"]["learning_rate"] == 0.00123
     assert made["a2c"].settings["method"]["gamma"] == 0.5
     assert "learning_rate" not in made["greedy"].settings["method"]
+    for folder, rate in (("", 0.01), ("flat", 0.02)):  # FLAT is another method than the whole, and tuned for itself
+        tune.page({**found, "method": "dsrm_hrl", "winner": {"settings": {"worker_rate": rate}}}, tmp_path / folder)
+    asked = ask.asked("table3", sets=[sets[0], "study.rows=FLAT;+ DSRM"])
+    rates = {
+        spec.settings["method"]["hierarchical"]: spec.settings["method"]["worker_rate"] for spec in asked.module.specs(asked)
+    }
+    assert rates == {False: 0.02, True: 0.01}
     for dataset, methods in (("synthetic", "a2c,td3"), ("ml-100k", "a2c")):
         asked = ask.asked("table2", dataset=dataset, sets=[sets[0], f"study.methods={methods}"])
         with pytest.raises(
