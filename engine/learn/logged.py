@@ -91,7 +91,7 @@ def _states(
     back = torch.arange(-width, 0)
     parts: list[Tensor] = []
     for stop, who in zip(end.split(BLOCK), user.split(BLOCK), strict=True):
-        watch(len(parts) * BLOCK / len(end))
+        watch(len(parts) * BLOCK / max(len(end), 1))
         at = stop[:, None] + back
         known = at >= first[who][:, None]
         at = at.clamp_min(0)
