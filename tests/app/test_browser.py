@@ -114,7 +114,7 @@ def test_a_bad_value_and_then_a_good_one(page: playwright.Page, served: Lab, sto
     heads.fill("many")
     heads.press("Enter")
     page.get_by_text("method.heads = many is not legal: it must be a whole number from 0 to 1000 or none").wait_for()
-    assert button.is_disabled()
+    playwright.expect(button).to_be_disabled()  # the sentence is drawn before it
     assert heads.input_value() == "many"
     heads.fill("4")
     heads.press("Enter")
