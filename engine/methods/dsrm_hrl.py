@@ -443,6 +443,17 @@ def improve_manager(
     return dict(zip(names, torch.stack(losses).mean(0).tolist(), strict=True))
 
 
+def credits_of_draws(sessions: Sessions, advantage: Tensor, immediate: Tensor, worth: float) -> Tensor:
+    """(T,B,K): a draw answers for its own click and for what follows, not for the clicks of the slate's other items.
+
+    advantage (T,B) of a reward that holds `worth` times the slate's mean response; immediate (T,B): the critic's expectation
+    of that response.
+    """
+    others = worth * (sessions.rewards - immediate)
+    own = worth * (sessions.clicks - immediate.unsqueeze(2)) / sessions.clicks.shape[2]
+    return (advantage - others).unsqueeze(2) + own
+
+
 def improve_worker(
     policy: DsrmHrlPolicy,
     adam: torch.optim.Optimizer,
@@ -456,13 +467,9 @@ def improve_worker(
     worker, notes = policy.worker, sessions.notes
     advantage = advantages(rewards, notes["value"], sessions.alive, config.worker_gamma, config.gae_lambda)
     target = torch.stack([advantage + notes["value"], sessions.rewards], 2)
-    # A draw answers for its own click and for what follows, not for the clicks of the slate's other items. FLAT's reward holds
-    # clicks over 1 + λ.
-    worth = 1.0 if config.hierarchical else 1 / (1 + config.lam)
-    others = (sessions.rewards - notes["immediate"]) * worth
-    own = (sessions.clicks - notes["immediate"].unsqueeze(2)) * worth / world.slate
     step, row = sessions.alive.nonzero(as_tuple=True)
-    scaled = standardise(((advantage - others).unsqueeze(2) + own)[step, row])
+    worth = 1.0 if config.hierarchical else 1 / (1 + config.lam)  # of clicks in the reward
+    scaled = standardise(credits_of_draws(sessions, advantage, notes["immediate"], worth)[step, row])
     target = target[step, row]
     at_once = rows_at_once(step.device, len(world.items))
 

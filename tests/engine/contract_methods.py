@@ -52,6 +52,7 @@ SMALL_BATCHES: dict[str, dict[str, Any]] = {
     "mofir": {"users": 40, "batch": 64, "updates": 4, "warm_up": 40, "replay": 64, "hidden": 16},
     "dsrm_hrl": {"users": 40, "batch": 128, "hidden": 16},
 }
+PREPARES = {"bcq": "stopped while making the states of the log", "dorl": "stopped while fitting the world model"}
 PLAYS_NOTHING = {"bcq"}  # learns from the log alone: no sessions of its own to report on
 every_method = pytest.mark.parametrize(("name", "variant"), ROWS, ids=IDS)
 LEARNERS = [place for place, (name, _) in enumerate(ROWS) if catalog.find("methods", name).LEARNS]
@@ -181,9 +182,9 @@ def test_a_stopped_run_goes_on_to_the_same_end(name: str, variant: dict[str, Any
 
 @every_learner
 def test_a_stop_is_heard_before_training_too(name: str, variant: dict[str, Any]) -> None:
-    """At most one round is played once somebody has asked."""
+    """Once somebody has asked, nothing is prepared to the end, and at most one round is played."""
     recorder = Interrupted(after=0)
-    with pytest.raises(Stopped):
+    with pytest.raises(Stopped, match=PREPARES.get(name, "stopped after")):
         known(name, variant)[0].learn(recorder)
     assert recorder.kept is None or recorder.kept["count"]["episodes"] <= 40
 

@@ -1,8 +1,11 @@
-"""A small synthetic world that every engine test shares."""
+"""Small worlds that engine tests share: a synthetic platform, and users who answer as they are told to."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from engine import catalog, spec
 from engine.spec import RunSpec
@@ -27,3 +30,25 @@ def small_spec(**changes: Any) -> RunSpec:
         settings.setdefault(section, {}).update(values)
     defaults = {"episodes": 120, "evaluation_episodes": 60, "seed": 11, "device": "cpu"}
     return spec.make(**{**defaults, **changes, "settings": settings})
+
+
+class Answers:
+    """A response model in which everyone answers item i with probability p_i, whatever was shown before."""
+
+    def __init__(self, probability: Tensor, users: int = 4) -> None:
+        self.by_item, self.users = probability, users
+
+    def to(self, device: torch.device) -> Answers:
+        return self
+
+    def session(self, users: Tensor) -> Answers:
+        return self
+
+    def probability(self, slate: Tensor) -> Tensor:
+        return self.by_item[slate]
+
+    def observe(self, slate: Tensor, clicks: Tensor) -> None:
+        pass
+
+    def keep(self, rows: Tensor) -> None:
+        pass

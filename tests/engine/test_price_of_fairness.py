@@ -12,36 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.contracts import Budget, Dataset, Items, Obs
+from engine.contracts import Budget, Dataset, Items, Obs, Sessions
 from engine.methods import dsrm_hrl
-from engine.methods.dsrm_hrl import DsrmHrlPolicy
+from engine.methods.dsrm_hrl import DsrmHrlPolicy, credits_of_draws
+from engine.options import build
 from engine.recorder import MemoryRecorder
 from engine.spec import WorldConfig
 from engine.world.simulator import Simulator
+from small import Answers
 
 USERS = 64
-
-
-class Pleased:
-    """Everyone answers item i with probability p_i."""
-
-    def __init__(self, probability: Tensor) -> None:
-        self.by_item, self.users = probability, USERS
-
-    def to(self, device: torch.device) -> Pleased:
-        return self
-
-    def session(self, users: Tensor) -> Pleased:
-        return self
-
-    def probability(self, slate: Tensor) -> Tensor:
-        return self.by_item[slate]
-
-    def observe(self, slate: Tensor, clicks: Tensor) -> None:
-        pass
-
-    def keep(self, rows: Tensor) -> None:
-        pass
 
 
 class Blind:
@@ -67,11 +47,10 @@ def learnt(tail: float, **options: object) -> tuple[Simulator, DsrmHrlPolicy]:
     nothing = torch.zeros(0, dtype=torch.int64)
     start = Dataset(nothing, nothing, torch.zeros(0), nothing, None, USERS, items)
     rules = WorldConfig(responses="expected", slate=2, max_len=1)
-    world = Simulator(items, Pleased(torch.tensor([1.0, 1.0, tail])), start, rules, 4)
-    config = dsrm_hrl.Config(**{"users": 58, "batch": 58, "hidden": 16, **options})  # type: ignore[arg-type]
-    policy = dsrm_hrl.train(
-        world, Blind(), start, config, Budget(200 * 58), MemoryRecorder(), torch.Generator().manual_seed(0)
-    )  # fmt: skip
+    world = Simulator(items, Answers(torch.tensor([1.0, 1.0, tail]), USERS), start, rules, 4)
+    config = build(dsrm_hrl.Config, {"users": 58, "batch": 58, "hidden": 16, **options}, "method")
+    generator = torch.Generator().manual_seed(0)
+    policy = dsrm_hrl.train(world, Blind(), start, config, Budget(200 * 58), MemoryRecorder(), generator)
     return world, policy
 
 
@@ -93,7 +72,18 @@ def test_a_manager_trained_for_one_lam_does_too(lam: float, balanced: bool) -> N
     assert shows_the_tail(*learnt(0.0, conditioned=False, lam=lam)) == balanced
 
 
-@pytest.mark.parametrize(("lam", "balanced"), [(0.35, False), (0.75, True)])
+@pytest.mark.parametrize(("lam", "balanced"), [(0.45, False), (0.55, True)])
 def test_so_does_a_single_policy(lam: float, balanced: bool) -> None:
     """FLAT: r + λ·Fair is its own reward."""
     assert shows_the_tail(*learnt(0.0, hierarchical=False, lam=lam)) == balanced
+
+
+def test_a_draw_of_a_single_policy_answers_for_its_own_click_and_for_fair() -> None:
+    """Without expectations and without a future, (r + λ·Fair) / (1 + λ) less the other item's click."""
+    lam, fair = 3.0, torch.tensor([[0.0, 1.0]])
+    clicks = torch.tensor([[[1.0, 1.0], [1.0, 0.0]]])  # two heads; a head and the tail item
+    alive, nothing = torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 2)
+    sessions = Sessions(torch.arange(2), alive, torch.tensor([[[0, 1], [0, 2]]]), clicks, clicks.mean(2), nothing, ~alive)
+    reward = (sessions.rewards + lam * fair) / (1 + lam)
+    found = credits_of_draws(sessions, reward, nothing, 1 / (1 + lam))
+    assert torch.allclose(found, (lam * fair.unsqueeze(2) + clicks / 2) / (1 + lam))

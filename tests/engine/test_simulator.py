@@ -8,32 +8,10 @@ from torch import Tensor
 
 from engine import luck, run
 from engine.contracts import Data, Dataset, Items
-from engine.options import BadInput
+from engine.options import BadInput, build
 from engine.spec import WorldConfig
 from engine.world.simulator import Simulator, least_uneven
-from small import small_spec
-
-
-class Constant:
-    """Everyone answers everything with one probability."""
-
-    def __init__(self, probability: float, users: int = 4) -> None:
-        self.probability_, self.users = probability, users
-
-    def to(self, device: torch.device) -> Constant:
-        return self
-
-    def session(self, users: Tensor) -> Constant:
-        return self
-
-    def probability(self, slate: Tensor) -> Tensor:
-        return torch.full(slate.shape, self.probability_)
-
-    def observe(self, slate: Tensor, clicks: Tensor) -> None:
-        pass
-
-    def keep(self, rows: Tensor) -> None:
-        pass
+from small import Answers, small_spec
 
 
 def catalogue(items: int = 100) -> Items:
@@ -48,7 +26,8 @@ def simulator(probability: float = 0.5, **world: object) -> Simulator:
     items = catalogue()
     nothing = torch.zeros(0, dtype=torch.int64)
     start = Dataset(nothing, nothing, torch.zeros(0), nothing, None, 4, items)
-    return Simulator(items, Constant(probability), start, WorldConfig(**{"responses": "expected", **world}), 40)  # type: ignore[arg-type]
+    rules = build(WorldConfig, {"responses": "expected", **world}, "world")
+    return Simulator(items, Answers(torch.full((100,), probability)), start, rules, 40)
 
 
 def slate(heads: int, users: int = 4, size: int = 10, offset: int = 0) -> Tensor:
