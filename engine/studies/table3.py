@@ -12,16 +12,19 @@ import altair as alt
 from engine.options import BadInput, option, suggest
 from engine.purify import PURIFIERS
 from engine.spec import RunSpec
-from engine.statistics import Spread, change, spread
+from engine.statistics import Change, Spread, change, spread
 from engine.studies import words
-from engine.studies.ask import Arm, Ask, Kept, Report, Runs, StudyConfig
+from engine.studies.ask import Arm, Ask, Kept, Report, Runs, Settings, StudyConfig
 from engine.studies.tables import COLUMNS, Column, Row, Table, listed
 
 TITLE = "Table 3. The ablation"
 QUESTION = (
     "FLAT is one policy on purified states with the manager's reward, HRL is manager and worker on raw states, + RCE, TCE and "
-    "BOD are HRL behind other denoisers, and + DSRM is the whole of DSRM-HRL. References below do not learn from sessions; the "
-    "oracle alone sees the true click probabilities. Means ± standard deviations (ddof 0) over seeds, as the paper prints them."
+    "BOD are HRL behind other denoisers, and + DSRM is the whole of DSRM-HRL. Three rows that the paper has not are the whole "
+    "with one part exchanged: the letter of Eq. 6 (the manager's demand is one weight on popularity, not a quota of each "
+    "slate), the letter of Eq. 7 (the diffusion learns to return the observed state, not the debiased target), and a "
+    "regression to that target in the diffusion's place. References below do not learn from sessions; the oracle alone sees "
+    "the true click probabilities. Means ± standard deviations (ddof 0) over seeds, as the paper prints them."
 )
 ROWS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("FLAT", "diffusion", {"hierarchical": False}),
@@ -31,6 +34,11 @@ ROWS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("+ BOD", "bod", {}),
     ("+ DSRM", "diffusion", {}),
 )  # title in the paper, purifier, and what differs from dsrm_hrl
+VARIANTS: tuple[tuple[str, str, Settings, str], ...] = (
+    ("Eq. 6 to the letter", "diffusion", {"method": {"constraint": "weight"}}, "weight"),
+    ("Eq. 7 to the letter", "diffusion", {"purifier": {"target": "observed"}}, ""),
+    ("regression", "regression", {}, ""),
+)  # title, purifier, what differs from + DSRM, and the folder of its own tuning
 REFERENCES = (
     ("random", "random", "identity"),
     ("popular", "popular", "identity"),
@@ -60,12 +68,13 @@ class Printed:
 
 
 def arms(ask: Ask) -> list[Arm]:
-    """The rows whose purifier there is, then the references."""
+    """The paper's rows whose purifier there is, then our variants of the whole, then the references."""
     made = [
         Arm(title, "dsrm_hrl", purifier, {"method": settings} if settings else {}, "flat" if title == SINGLE else "")
         for title, purifier, settings in ROWS
         if purifier in PURIFIERS
     ]
+    made += [Arm(title, "dsrm_hrl", purifier, settings, own) for title, purifier, settings, own in VARIANTS]
     made += [Arm(*row) for row in REFERENCES]
     if ask.config.rows is None:
         return made
@@ -99,7 +108,7 @@ def read(ask: Ask, runs: Runs, measured: Any) -> Report:
     measured_table = Table("", f"Measured here, Max Len {ask.max_len}", "Method", columns, rows)
     published = printed(ask.max_len)
     return Report(
-        [*findings(found, published), *against_references(found, spreads)],
+        [*findings(found, published), *exchanged(found), *against_references(found, spreads)],
         [measured_table, *([_published_table(published, ask.max_len)] if published else [])],
         _chart(spreads, known, published, references),
         "For each measure one row a method: mean and standard deviation here, and the paper's two data sets beside it",
@@ -134,11 +143,8 @@ def findings(found: Found, published: dict[str, dict[str, dict[str, Printed]]]) 
     for part, without in (("Purified states", RAW), ("The hierarchy", SINGLE)):
         if WHOLE not in found or without not in found:
             continue
-        moved = {name: change(found[without][name], found[WHOLE][name]) for name in ("len", "r_cum", "ad", "utility")}
-        moved = {name: value for name, value in moved.items() if value is not None}
-        verdicts = {COLUMNS[name].title: words.verdict(value, COLUMNS[name]) for name, value in moved.items()}
-        parts = [words.changed(value, COLUMNS[name]) for name, value in moved.items()]
-        sentence = f"{part} ({WHOLE} against {without}) moved {listed(parts)}: {words.graded(verdicts)}."
+        moved, told_of = _moved(found, without, WHOLE)
+        sentence = f"{part} ({WHOLE} against {without}) moved {told_of}."
         signs = _signs(without, published)
         if signs:
             own = words.verdict(moved.get("r_cum"), COLUMNS["r_cum"])
@@ -151,6 +157,20 @@ def findings(found: Found, published: dict[str, dict[str, dict[str, Printed]]]) 
     return told
 
 
+def _moved(found: Found, before: str, after: str) -> tuple[dict[str, Change], str]:
+    """How measures change from one row to another, seed by seed, and that as words."""
+    every = {name: change(found[before][name], found[after][name]) for name in ("len", "r_cum", "ad", "utility")}
+    moved = {name: value for name, value in every.items() if value is not None}
+    verdicts = {COLUMNS[name].title: words.verdict(value, COLUMNS[name]) for name, value in moved.items()}
+    return moved, f"{listed([words.changed(value, COLUMNS[name]) for name, value in moved.items()])}: {words.graded(verdicts)}"
+
+
+def exchanged(found: Found) -> list[str]:
+    """What exchanging one part of the whole for another reading of it changes, seed by seed."""
+    titles = [title for title, *_ in VARIANTS if title in found and WHOLE in found]
+    return [f"{title[0].upper()}{title[1:]} in place of {WHOLE} moved {_moved(found, WHOLE, title)[1]}." for title in titles]
+
+
 def _signs(without: str, published: dict[str, dict[str, dict[str, Printed]]]) -> int:
     """The sign of the paper's difference in R_cum where all its data sets share it, else 0."""
     gaps = [rows[WHOLE]["r_cum"].mean - rows[without]["r_cum"].mean for rows in published.values()]
@@ -160,7 +180,7 @@ def _signs(without: str, published: dict[str, dict[str, dict[str, Printed]]]) ->
 
 
 def against_references(found: Found, spreads: dict[str, dict[str, Spread | None]]) -> list[str]:
-    """The best learner against the best reference that sees no truth, and its distance to the oracle, in R_cum."""
+    """The best of the paper's rows against the best reference that sees no truth, and its distance to the oracle, in R_cum."""
 
     def best(titles: list[str]) -> str | None:
         means = {title: own.mean for title in titles if title in spreads and (own := spreads[title]["r_cum"]) is not None}
@@ -172,7 +192,7 @@ def against_references(found: Found, spreads: dict[str, dict[str, Spread | None]
         gap = change(found[rival]["r_cum"], found[learner]["r_cum"])
         own = {1: "beats", -1: "loses to", 0: "is not told apart from"}[words.verdict(gap, COLUMNS["r_cum"])]
         told.append(
-            f"The best learner in R_cum, {learner}, {own} the best rule without learning, {rival}: "
+            f"The best of the paper's rows in R_cum, {learner}, {own} the best rule without learning, {rival}: "
             f"{words.changed(gap, COLUMNS['r_cum'])}."
         )
     if learner and ORACLE in found:

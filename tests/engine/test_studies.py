@@ -219,7 +219,9 @@ def test_table3_compares_with_the_paper_and_with_rules() -> None:
     assert told[0].endswith("The paper has R_cum higher with it on both of its data sets; here too.")
     spreads = {title: {name: spread(list(own[name].values())) for name in own} for title, own in good.items()}
     told = table3.against_references(good, spreads)
-    assert "The best learner in R_cum, + DSRM, beats the best rule without learning, balanced, raw states" in told[0]
+    assert (
+        "The best of the paper's rows in R_cum, + DSRM, beats the best rule without learning, balanced, raw states" in told[0]
+    )
     assert "is +2.00 R_cum from it" in told[1]
     bad = found_rows(flat=8.0, hrl=6.0, dsrm=5.0, balanced=9.0)
     told = table3.findings(bad, published)
@@ -227,6 +229,28 @@ def test_table3_compares_with_the_paper_and_with_rules() -> None:
     assert "here it is the other way round" in told[1]
     spreads = {title: {name: spread(list(own[name].values())) for name in own} for title, own in bad.items()}
     assert "FLAT, loses to" in table3.against_references(bad, spreads)[0]
+
+
+def test_table3_exchanges_one_part_of_the_whole_at_a_time() -> None:
+    rows = found_rows(dsrm=7.0) | {"Eq. 6 to the letter": found_rows(dsrm=5.0)["+ DSRM"]}
+    (told,) = table3.exchanged(rows)
+    assert told.startswith("Eq. 6 to the letter in place of + DSRM moved Len by −2.00")
+    assert told.endswith(": better in AD, worse in Len and R_cum.")  # 5 is a smaller AD than 7
+    assert table3.exchanged(found_rows(hrl=6.0)) == []
+    made = {arm.title: spec for arm, spec in zip(table3.arms(asked("table3")), specs("table3", seeds=(1,)), strict=True)}
+    whole = made["+ DSRM"]
+    for title, purifier, settings, _ in table3.VARIANTS:
+        exchanges = {f"{part}.{name}": value for part, own in settings.items() for name, value in own.items()}
+        differs = {
+            f"{part}.{name}": value
+            for part, own in made[title].settings.items()
+            for name, value in own.items()
+            if whole.settings[part].get(name) != value
+        }
+        if purifier == whole.purifier:
+            assert differs == exchanges, title
+        else:
+            assert (made[title].purifier, made[title].settings["method"]) == (purifier, whole.settings["method"])
 
 
 def test_words_of_changes() -> None:
@@ -278,7 +302,7 @@ def test_runs_of_a_study() -> None:
 def test_studies_share_runs() -> None:
     both = [{digest(spec) for spec in specs(name)} for name in ("table3", "figure3", "figure6")]
     assert len(both[0] & both[1] & both[2]) == 3  # DSRM-HRL with defaults, three seeds
-    assert len(both[0] & both[1]) == 6  # and HRL
+    assert len(both[0] & both[1]) == 9  # and behind raw states, and behind the regression
 
 
 def test_steps_of_figure6() -> None:
@@ -291,7 +315,8 @@ def test_methods_and_purifiers_that_are_not_built_are_left_out() -> None:
     pairs = {(spec.method, spec.purifier) for spec in specs("figure3", seeds=(1,))}
     methods = [name for name in figure3.METHODS_COMPARED if name in catalog.TABLES["methods"]]
     assert pairs == {(method, purifier) for method in methods for purifier in figure3.PURIFIERS_COMPARED}
-    built = {purifier for _, purifier, _ in table3.ROWS if purifier in catalog.TABLES["purifiers"]}
+    wanted = {purifier for _, purifier, *_ in (*table3.ROWS, *table3.VARIANTS)}
+    built = {purifier for purifier in wanted if purifier in catalog.TABLES["purifiers"]}
     assert {spec.purifier for spec in specs("table3", seeds=(1,)) if spec.method == "dsrm_hrl"} == built
 
 
