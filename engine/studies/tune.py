@@ -29,6 +29,7 @@ from typing import Any
 
 import optuna
 import torch
+from filelock import FileLock
 
 from engine import cache, catalog, checkpoint, run
 from engine.contracts import Budget, Policy
@@ -245,7 +246,7 @@ def _study(spec: RunSpec, grid: Mapping[str, tuple[Any, ...]], storage: str) -> 
     _refuse_runs_database(storage)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with _alone(storage), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             kept = optuna.storages.RDBStorage(storage, heartbeat_interval=BEAT)
     except Exception as error:
@@ -267,6 +268,13 @@ def _name(spec: RunSpec, grid: Mapping[str, tuple[Any, ...]]) -> str:
     anywhere = _with(replace(spec, evaluation_episodes=1), {name: values[0] for name, values in grid.items()})
     text = f"{anywhere.to_json()} {sorted(grid.items())}"
     return f"{spec.method}-{Path(spec.dataset).name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _alone(storage: str) -> FileLock:
+    """Held while Optuna looks for its tables and makes them: of two that start at once on a new file, one would fail."""
+    folder = cache.folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f"tuning-{hashlib.sha256(storage.encode()).hexdigest()[:12]}.lock")
 
 
 def _refuse_runs_database(storage: str) -> None:

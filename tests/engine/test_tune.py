@@ -6,6 +6,8 @@ import contextlib
 import json
 import math
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -120,6 +122,39 @@ def test_equal_specs_find_the_same(tmp_path: Path) -> None:
     found = [tune.tune(spec(), 2, f"sqlite:///{tmp_path}/{name}.db", lambda _: None)["trials"] for name in "ab"]
     a, b = ([{key: row[key] for key in row if key != "seconds"} for row in rows] for rows in found)
     assert a == b
+
+
+BEGINS = """
+import sys
+from engine import spec
+from engine.studies import tune
+
+print("ready", flush=True)
+for line in sys.stdin:
+    tune._study(spec.make(method="a2c"), {"gamma": (0.5, 0.9)}, line.strip())
+    print("done", flush=True)
+"""
+
+
+def test_several_may_begin_at_once_on_a_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNS_DIR", str(tmp_path))
+    pipe = subprocess.PIPE
+    with contextlib.ExitStack() as stack:
+        started = [
+            stack.enter_context(subprocess.Popen([sys.executable, "-c", BEGINS], stdin=pipe, stdout=pipe, text=True))
+            for _ in range(3)
+        ]
+        said = []
+        for turn in range(6):
+            said += [one.stdout.readline() for one in started if one.stdout]
+            for one in started:
+                assert one.stdin is not None
+                print(f"sqlite:///{tmp_path}/{turn}.db", file=one.stdin, flush=True)
+        said += [one.stdout.readline() for one in started if one.stdout]
+        for one in started:
+            assert one.stdin is not None
+            one.stdin.close()
+    assert said == ["ready\n"] * 3 + ["done\n"] * 18
 
 
 def test_the_test_world_is_never_made(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
