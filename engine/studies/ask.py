@@ -69,7 +69,7 @@ class Arm:
     """Runs that differ in nothing but the seed: a method behind a purifier, with settings of its own.
 
     variant: the folder in `study.tuned` that holds its own tuning, for a method that is another one with these settings; where
-    that is not there it takes the method's.
+    that is not there it takes the method's. defaults: such a method's own defaults, which its tuning and --set may change.
     """
 
     title: str
@@ -77,6 +77,7 @@ class Arm:
     purifier: str
     settings: Settings = field(default_factory=dict)
     variant: str = ""
+    defaults: Settings = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -136,13 +137,13 @@ class Ask:
         return int(self.spec(Arm("", "random", "identity")).settings["world"]["max_len"])
 
     def spec(self, arm: Arm, *, whole: bool = False) -> RunSpec:
-        """The run of an arm with the first seed. What --set changes goes before the budget and what was tuned, the arm's own
+        """The run of an arm with the first seed. What --set changes goes before the budget and what was tuned, what the arm is
         before all; options that this method or purifier has not are left out. whole: keep the dataset's size whatever the
         budget."""
         size = BUDGETS[self.budget]
         bare = RunSpec(self.dataset, arm.method, arm.purifier, 0, 0, None, 1, "cpu", 1, {})  # to look options up by
         settings: dict[str, dict[str, Any]] = {}
-        for layer in ({} if whole else size.settings, self.tuned(arm), self.settings, arm.settings):
+        for layer in ({} if whole else size.settings, arm.defaults, self.tuned(arm), self.settings, arm.settings):
             for section, values in layer.items():
                 if layer is size.settings and section == "dataset" and self.dataset != "synthetic":
                     continue

@@ -239,18 +239,23 @@ def test_table3_exchanges_one_part_of_the_whole_at_a_time() -> None:
     assert table3.exchanged(found_rows(hrl=6.0)) == []
     made = {arm.title: spec for arm, spec in zip(table3.arms(asked("table3")), specs("table3", seeds=(1,)), strict=True)}
     whole = made["+ DSRM"]
-    for title, purifier, settings, _ in table3.VARIANTS:
-        exchanges = {f"{part}.{name}": value for part, own in settings.items() for name, value in own.items()}
+    for arm in table3.VARIANTS:
+        exchanges = {
+            f"{part}.{name}": value
+            for layer in (arm.settings, arm.defaults)
+            for part, own in layer.items()
+            for name, value in own.items()
+        }
         differs = {
             f"{part}.{name}": value
-            for part, own in made[title].settings.items()
+            for part, own in made[arm.title].settings.items()
             for name, value in own.items()
             if whole.settings[part].get(name) != value
         }
-        if purifier == whole.purifier:
-            assert differs == exchanges, title
+        if arm.purifier == whole.purifier:
+            assert differs == exchanges, arm.title
         else:
-            assert (made[title].purifier, made[title].settings["method"]) == (purifier, whole.settings["method"])
+            assert (made[arm.title].purifier, made[arm.title].settings["method"]) == (arm.purifier, whole.settings["method"])
 
 
 def test_words_of_changes() -> None:
@@ -315,7 +320,7 @@ def test_methods_and_purifiers_that_are_not_built_are_left_out() -> None:
     pairs = {(spec.method, spec.purifier) for spec in specs("figure3", seeds=(1,))}
     methods = [name for name in figure3.METHODS_COMPARED if name in catalog.TABLES["methods"]]
     assert pairs == {(method, purifier) for method in methods for purifier in figure3.PURIFIERS_COMPARED}
-    wanted = {purifier for _, purifier, *_ in (*table3.ROWS, *table3.VARIANTS)}
+    wanted = {purifier for _, purifier, _ in table3.ROWS} | {arm.purifier for arm in table3.VARIANTS}
     built = {purifier for purifier in wanted if purifier in catalog.TABLES["purifiers"]}
     assert {spec.purifier for spec in specs("table3", seeds=(1,)) if spec.method == "dsrm_hrl"} == built
 

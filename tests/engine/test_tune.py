@@ -274,6 +274,13 @@ def test_studies_take_the_winners_of_their_dataset(storage: str, tmp_path: Path)
         spec.settings["method"]["hierarchical"]: spec.settings["method"]["worker_rate"] for spec in asked.module.specs(asked)
     }
     assert rates == {False: 0.02, True: 0.01}
+    arm = ask.Arm(
+        "", "dsrm_hrl", "identity", {"method": {"conditioned": False}}, "flat", {"method": {"worker_rate": 0.5, "lam": 2.0}}
+    )
+    own = asked.spec(arm).settings["method"]
+    assert (own["conditioned"], own["worker_rate"], own["lam"]) == (False, 0.02, 2.0)  # what was tuned goes before its defaults
+    asked = ask.asked("table3", sets=[sets[0], "method.lam=1"])
+    assert asked.spec(arm).settings["method"]["lam"] == 1.0  # and so does --set
     for dataset, methods in (("synthetic", "a2c,td3"), ("ml-100k", "a2c")):
         asked = ask.asked("table2", dataset=dataset, sets=[sets[0], f"study.methods={methods}"])
         with pytest.raises(
