@@ -1,6 +1,7 @@
 """The core of TD3 and DDPG on small tasks whose answer is known.
 
-Slow: Pendulum-v1 beside Stable-Baselines3's TD3. Over five seeds ours ends at −152 to −163, theirs at −153 to −159.
+Slow: Pendulum-v1 beside Stable-Baselines3 2.9.2's TD3. Means of late policies, seeds 0 to 2: −158, −156, −157
+(theirs −160, −155, −155).
 """
 
 from __future__ import annotations
