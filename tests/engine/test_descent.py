@@ -32,4 +32,4 @@ def test_blocks_make_the_step_of_all_rows() -> None:
     assert calls == [256, 256, 188]
     assert torch.allclose(ours.weight, plain.weight, atol=1e-6)
     assert torch.allclose(ours.bias, plain.bias, atol=1e-6)
-    assert torch.allclose(reported, torch.tensor([float(loss), 349.5]), rtol=1e-5)
+    assert torch.allclose(reported, torch.tensor([loss.item(), 349.5]), rtol=1e-5)
