@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,12 +12,12 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from app.views import VIEWS
+from drawn import Page
 from runs_db.database import Database
 from runs_db.migrate import migrate
 from runs_db.store import Store
 
 ROOT = Path(__file__).parents[2]
-Page = Callable[..., AppTest]
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from app import logs
 from app.charts import colours, dataset
 from app.logs import Told
 from benchmarks.kuai import Sizes, write_kuairec
-from conftest import Page
+from drawn import Page
 from engine import run
 from engine.data import fetch, movielens, own
 from engine.options import BadInput

@@ -15,7 +15,7 @@ from app import paper
 from app.charts import paper as charts
 from app.measures import MEASURES
 from app.paper import EXHIBITS, Line, Standing
-from conftest import Page
+from drawn import Page
 from engine import studies
 from engine.methods import METHODS
 from engine.spec import RunSpec

@@ -15,7 +15,7 @@ from app import pareto, replay, results
 from app.charts import pareto as charts
 from app.charts.style import style
 from app.measures import MEASURES
-from conftest import Page
+from drawn import Page
 from filled import add, many, result, spec
 from runs_db.models import DONE
 from runs_db.store import Store

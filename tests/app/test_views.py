@@ -8,7 +8,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.views import VIEWS
-from conftest import Page
+from drawn import Page
 from filled import HOSTILE, add, many, result, spec
 from runs_db import queue
 from runs_db.database import Unavailable
