@@ -82,12 +82,8 @@ def table_2() -> Preset:
 
 def table_3() -> Preset:
     """The ablation: FLAT, HRL, HRL behind heuristic denoisers, and all of DSRM-HRL."""
-    arms = tuple(
-        Arm("dsrm_hrl", purifier, {"method": settings}, title)
-        for title, purifier, settings in table3.ROWS
-        if purifier in PURIFIERS
-    )
-    return Preset(arms, tuple(title for title, purifier, _ in table3.ROWS if purifier not in PURIFIERS))
+    arms = tuple(Arm(row.method, row.purifier, row.settings, row.title) for row in table3.ROWS if row.purifier in PURIFIERS)
+    return Preset(arms, tuple(row.title for row in table3.ROWS if row.purifier not in PURIFIERS))
 
 
 def lam_sweep(values: Iterable[float]) -> Preset:

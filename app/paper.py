@@ -165,7 +165,7 @@ def lines(exhibit: str, budget: str) -> list[Line]:
     if exhibit in ("Table 2", "Figure 7"):
         found = [(words.method_title(name), _arm(name, None)) for name in TABLE_2]
     elif exhibit == "Table 3":
-        found = [(title, _arm("dsrm_hrl", purifier, own)) for title, purifier, own in table3.ROWS]
+        found = [(row.title, _arm(row.method, row.purifier, row.settings)) for row in table3.ROWS]
     elif exhibit == "Table 4":
         found = [(title, _arm(name, purifier)) for title, (name, purifier) in TABLE_4.items()]
     elif exhibit == "Figure 3":
@@ -185,11 +185,10 @@ def _key(title: str) -> str:
     return _ALSO.get(bare, bare)
 
 
-def _arm(method: str, purifier: str | None, settings: Mapping[str, Any] | None = None) -> Arm | None:
+def _arm(method: str, purifier: str | None, settings: launching.Settings | None = None) -> Arm | None:
     if method not in METHODS or (purifier is not None and purifier not in PURIFIERS):
         return None
-    return Arm(method, purifier or launching.crossed([method], [launching.OWN])[0].purifier,
-               {"method": dict(settings)} if settings else {})  # fmt: skip
+    return Arm(method, purifier or launching.crossed([method], [launching.OWN])[0].purifier, settings or {})
 
 
 def specs(found: Iterable[Line], dataset: str, budget: str, max_len: int, seeds: Sequence[int]) -> dict[str, list[RunSpec]]:

@@ -22,18 +22,19 @@ QUESTION = (
     "FLAT is one policy on purified states with the manager's reward, HRL is manager and worker on raw states, + RCE, TCE and "
     "BOD are HRL behind other denoisers, and + DSRM is the whole of DSRM-HRL. Three rows that the paper has not are the whole "
     "with one part exchanged: the letter of Eq. 6 (the manager's demand is one weight on popularity, not a quota of each "
-    "slate), the letter of Eq. 7 (the diffusion learns to return the observed state, not the debiased target), and a "
-    "regression to that target in the diffusion's place. References below do not learn from sessions; the oracle alone sees "
-    "the true click probabilities. Means ± standard deviations (ddof 0) over seeds, as the paper prints them."
+    "slate; trained for one λ, and tuned for itself as FLAT is), the letter of Eq. 7 (the diffusion learns to return the "
+    "observed state, not the debiased target), and a regression to that target in the diffusion's place. References below do "
+    "not learn from sessions; the oracle alone sees the true click probabilities. Means ± standard deviations (ddof 0) over "
+    "seeds, as the paper prints them."
 )
-ROWS: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("FLAT", "diffusion", {"hierarchical": False}),
-    ("HRL", "identity", {}),
-    ("+ RCE", "rce", {}),
-    ("+ TCE", "tce", {}),
-    ("+ BOD", "bod", {}),
-    ("+ DSRM", "diffusion", {}),
-)  # title in the paper, purifier, and what differs from dsrm_hrl
+ROWS = (
+    Arm("FLAT", "dsrm_hrl", "diffusion", {"method": {"hierarchical": False}}, variant="flat"),
+    Arm("HRL", "dsrm_hrl", "identity"),
+    Arm("+ RCE", "dsrm_hrl", "rce"),
+    Arm("+ TCE", "dsrm_hrl", "tce"),
+    Arm("+ BOD", "dsrm_hrl", "bod"),
+    Arm("+ DSRM", "dsrm_hrl", "diffusion"),
+)  # titles as in the paper
 VARIANTS = (
     Arm(
         "Eq. 6 to the letter",
@@ -47,11 +48,11 @@ VARIANTS = (
     Arm("regression", "dsrm_hrl", "regression"),
 )  # the whole with one part exchanged; Eq. 6 has a manager for one λ, for its best differs from the quota's (docs/methods.md)
 REFERENCES = (
-    ("random", "random", "identity"),
-    ("popular", "popular", "identity"),
-    ("balanced, raw states", "balanced", "identity"),
-    ("balanced, purified states", "balanced", "diffusion"),
-    ("oracle", "oracle", "identity"),
+    Arm("random", "random", "identity"),
+    Arm("popular", "popular", "identity"),
+    Arm("balanced, raw states", "balanced", "identity"),
+    Arm("balanced, purified states", "balanced", "diffusion"),
+    Arm("oracle", "oracle", "identity"),
 )
 RIVALS = ("random", "popular", "balanced, raw states", "balanced, purified states")  # references that see no truth
 WHOLE, RAW, SINGLE, ORACLE = "+ DSRM", "HRL", "FLAT", "oracle"
@@ -75,13 +76,8 @@ class Printed:
 
 
 def arms(ask: Ask) -> list[Arm]:
-    """The paper's rows whose purifier there is, then our variants of the whole, then the references."""
-    made = [
-        Arm(title, "dsrm_hrl", purifier, {"method": settings} if settings else {}, "flat" if title == SINGLE else "")
-        for title, purifier, settings in ROWS
-        if purifier in PURIFIERS
-    ]
-    made += [*VARIANTS, *(Arm(*row) for row in REFERENCES)]
+    """The paper's rows, our variants of the whole and the references, as far as their purifiers are built."""
+    made = [arm for arm in (*ROWS, *VARIANTS, *REFERENCES) if arm.purifier in PURIFIERS]
     if ask.config.rows is None:
         return made
     known = [arm.title for arm in made]
@@ -108,7 +104,7 @@ def read(ask: Ask, runs: Runs, measured: Any) -> Report:
     found = {arm.title: {name: ask.by_seed(arm, runs, name) for name in names} for arm in arms(ask)}
     known = [name for name in names if any(value is not None for own in found.values() for value in own[name].values())]
     spreads = {title: {name: spread(list(own[name].values())) for name in known} for title, own in found.items()}
-    references = {title for title, _, _ in REFERENCES}
+    references = {arm.title for arm in REFERENCES}
     columns = [Column(c.name, c.title, c.better, 3, c.unit) for c in (COLUMNS[name] for name in known)]
     rows = [Row(title, dict(own), title in references) for title, own in spreads.items()]
     measured_table = Table("", f"Measured here, Max Len {ask.max_len}", "Method", columns, rows)
@@ -192,7 +188,7 @@ def against_references(found: Found, spreads: dict[str, dict[str, Spread | None]
         means = {title: own.mean for title in titles if title in spreads and (own := spreads[title]["r_cum"]) is not None}
         return max(means, key=lambda title: means[title]) if means else None
 
-    learner, rival = best([title for title, _, _ in ROWS]), best(list(RIVALS))
+    learner, rival = best([arm.title for arm in ROWS]), best(list(RIVALS))
     told = []
     if learner and rival:
         gap = change(found[rival]["r_cum"], found[learner]["r_cum"])
@@ -215,9 +211,11 @@ def _published_table(published: dict[str, dict[str, dict[str, Printed]]], max_le
         for name in MEASURES
     ]
     rows = []
-    for title, _, _ in ROWS:
-        cells = {f"{dataset} {name}": _as_spread(own[title][name]) for dataset, own in published.items() for name in MEASURES}
-        rows.append(Row(title, cells))
+    for arm in ROWS:
+        cells = {
+            f"{dataset} {name}": _as_spread(own[arm.title][name]) for dataset, own in published.items() for name in MEASURES
+        }
+        rows.append(Row(arm.title, cells))
     return Table("paper", f"The paper's Table 3, Max Len {max_len}, as printed", "Method", columns, rows)
 
 
@@ -245,7 +243,7 @@ def _chart(
     for dataset, rows in published.items():
         panels = [
             draw.dots(
-                [(title, _as_spread(rows[title][name]), draw.VERMILION) for title, _, _ in ROWS],
+                [(arm.title, _as_spread(rows[arm.title][name]), draw.VERMILION) for arm in ROWS],
                 COLUMNS[name], names=place == 0, width=135, interval=False,
             )
             for place, name in enumerate(MEASURES)

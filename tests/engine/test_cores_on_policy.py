@@ -1,7 +1,7 @@
 """The on-policy cores that `a2c` and `dsrm_hrl` are made of, where the right answer is known.
 
 Slow: CartPole-v1 beside Stable-Baselines3 2.9.2's PPO and A2C with their defaults. Means of late policies, seeds 0 to 2:
-PPO 500, 500, 500 (theirs 500, 500, 500), A2C 458, 500, 498 (500, 264, 390).
+PPO 500, 500, 500 (theirs 500, 500, 500), A2C 490, 496, 494 (500, 264, 390).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from beside_sb3 import LEFT_RIGHT, looks, standing, theirs, within_spread
+from beside_sb3 import looks, standing, theirs, within_spread
 from engine import nets
 from engine.learn.gae import advantages
 from engine.learn.ppo import approximate_kl, clipped_loss, standardise
@@ -62,7 +62,7 @@ class Agent:
                 self.adam.step()
 
 
-def episodes(agent: Agent, count: int, seed: int, *, greedy: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def episodes(agent: Agent, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`count` episodes of CartPole-v1 at once: what was seen (T,B,4), done, earned, and who was still up (T,B)."""
     gym = pytest.importorskip("gymnasium")
     worlds = gym.make_vec("CartPole-v1", num_envs=count, vectorization_mode="vector_entry_point")
@@ -71,7 +71,7 @@ def episodes(agent: Agent, count: int, seed: int, *, greedy: bool = False) -> tu
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     while up.any() and len(parts) < LONGEST:
         seen = torch.as_tensor(now, dtype=torch.float32).clone()
-        action = agent.act(seen, greedy=greedy)
+        action = agent.act(seen)
         now, reward, fell, late, _ = worlds.step(action.numpy())
         parts.append((seen, action, torch.as_tensor(reward, dtype=torch.float32) * up, up))
         up = up & ~torch.as_tensor(fell) & ~torch.as_tensor(late)
@@ -81,7 +81,7 @@ def episodes(agent: Agent, count: int, seed: int, *, greedy: bool = False) -> tu
 
 
 def trained(agent: Agent, steps: int, *, users: int, epochs: int, batch: int) -> float:
-    """How long the pole stands with late policies of about `steps` steps, on the average."""
+    """How long the pole stands with late policies of about `steps` steps, on the average; with the last, nearly to the end."""
     torch.set_num_threads(1)
     done, round_, ahead, found = 0, 0, looks(steps), []
     while ahead:
@@ -92,6 +92,7 @@ def trained(agent: Agent, steps: int, *, users: int, epochs: int, batch: int) ->
         while ahead and done >= ahead[0]:
             del ahead[0]
             found.append(standing(lambda now: agent.act(torch.as_tensor(now, dtype=torch.float32), greedy=True).numpy()))
+    assert found[-1] >= 475
     return statistics.mean(found)
 
 
@@ -103,7 +104,7 @@ def ppo(seed: int) -> float:
 
 def a2c(seed: int) -> float:
     """Our A2C."""
-    agent = Agent(4, 2, seed, rate=1.5e-3, gamma=0.99, lam=1.0, clip=None)
+    agent = Agent(4, 2, seed, rate=1e-3, gamma=0.99, lam=1.0, clip=None)
     return trained(agent, A2C_STEPS, users=8, epochs=1, batch=512)
 
 
@@ -112,7 +113,7 @@ def a2c(seed: int) -> float:
 def test_the_pole_stands_as_long_as_with_stable_baselines(learner: str, ours: Callable[[int], float], steps: int) -> None:
     other = [theirs(learner, "CartPole-v1", steps, seed, standing) for seed in SEEDS]
     mine = [ours(seed) for seed in SEEDS]
-    within_spread(f"{learner}, CartPole-v1, {steps:,} steps", mine, other, standing, LEFT_RIGHT)
+    within_spread(f"{learner}, CartPole-v1, {steps:,} steps", mine, other, slack=4.8)  # at random 22
 
 
 def corridor(agent: Agent, count: int, longest: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

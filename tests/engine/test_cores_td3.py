@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from beside_sb3 import TORQUES, looks, swinging, theirs, within_spread
+from beside_sb3 import looks, swinging, theirs, within_spread
 from engine import nets
 from engine.learn.td3 import TD3, Steps, Transitions
 
@@ -155,7 +155,7 @@ STEPS, SEEDS = 20_000, (0, 1, 2)
 
 
 def pendulum(seed: int) -> float:
-    """Our core with networks, batch and step sizes of Stable-Baselines3's: mean return of late policies."""
+    """Our core with the networks, batch and step sizes of theirs: mean return of late policies, the last above −200."""
     gymnasium = pytest.importorskip("gymnasium")
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(seed)
@@ -165,13 +165,12 @@ def pendulum(seed: int) -> float:
         lambda action: action.clamp(-2, 2),
         Steps(0.99, 0.005, 1e-3, 1e-3, 0.4, 1.0, 2),  # noise 0.2 and 0.5 of the torque's half range 2
     )
-    total = STEPS
-    states, actions, rewards = torch.zeros(total, 3), torch.zeros(total, 1), torch.zeros(total, 1)
-    following, lasting = torch.zeros(total, 3), torch.ones(256, dtype=torch.bool)
+    states, actions, rewards = torch.zeros(STEPS, 3), torch.zeros(STEPS, 1), torch.zeros(STEPS, 1)
+    following, lasting = torch.zeros(STEPS, 3), torch.ones(256, dtype=torch.bool)
     found, when = [], set(looks(STEPS))
     world = gymnasium.make("Pendulum-v1")
     state = torch.from_numpy(world.reset(seed=seed)[0])
-    for step in range(total):
+    for step in range(STEPS):
         if step < 100:
             action = 4 * torch.rand(1, generator=generator) - 2
         else:
@@ -189,6 +188,7 @@ def pendulum(seed: int) -> float:
         if step + 1 in when:
             with torch.no_grad():
                 found.append(swinging(lambda now: core.actor(torch.from_numpy(now)).numpy()))
+    assert found[-1] > -200
     return statistics.mean(found)
 
 
@@ -197,4 +197,4 @@ def test_td3_swings_the_pendulum_up_as_well_as_stable_baselines() -> None:
     noise = pytest.importorskip("stable_baselines3.common.noise").NormalActionNoise([0.0], [0.1])  # of half the torque's range
     other = [theirs("TD3", "Pendulum-v1", STEPS, seed, swinging, action_noise=noise) for seed in SEEDS]
     mine = [pendulum(seed) for seed in SEEDS]
-    within_spread(f"TD3, Pendulum-v1, {STEPS:,} steps", mine, other, swinging, TORQUES)
+    within_spread(f"TD3, Pendulum-v1, {STEPS:,} steps", mine, other, slack=11.0)  # at random −1,266

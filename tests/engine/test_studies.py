@@ -274,7 +274,7 @@ def test_the_papers_numbers_are_those_of_its_table() -> None:
     assert (cell.mean, cell.std) == (26.6, 0.816)
     assert table3.printed(50)["KuaiRand-Pure"]["FLAT"]["ad"].mean == 0.136
     assert table3.printed(40) == {}
-    assert set(table3.printed(30)["KuaiRec"]) == {title for title, _, _ in table3.ROWS}
+    assert set(table3.printed(30)["KuaiRec"]) == {arm.title for arm in table3.ROWS}
 
 
 def test_interests_without_the_truth_are_tags_that_stand_out(data: Data) -> None:
@@ -320,7 +320,7 @@ def test_methods_and_purifiers_that_are_not_built_are_left_out() -> None:
     pairs = {(spec.method, spec.purifier) for spec in specs("figure3", seeds=(1,))}
     methods = [name for name in figure3.METHODS_COMPARED if name in catalog.TABLES["methods"]]
     assert pairs == {(method, purifier) for method in methods for purifier in figure3.PURIFIERS_COMPARED}
-    wanted = {purifier for _, purifier, _ in table3.ROWS} | {arm.purifier for arm in table3.VARIANTS}
+    wanted = {arm.purifier for arm in (*table3.ROWS, *table3.VARIANTS)}
     built = {purifier for purifier in wanted if purifier in catalog.TABLES["purifiers"]}
     assert {spec.purifier for spec in specs("table3", seeds=(1,)) if spec.method == "dsrm_hrl"} == built
 
